@@ -1,0 +1,95 @@
+"""Running one node in the foreground: what ``replicad serve`` and the children of ``replicad up`` do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+import uvloop
+
+from replicad.http.server import HttpServer, ServerLimits
+from replicad.node import events
+from replicad.node.identity import DirectoryError
+from replicad.node.runtime import FAILED, RESTART, NodeRuntime
+from replicad.node.transport import ListenError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from replicad.node.settings import Settings
+
+EXIT_FAILED = 70
+"""A rule was broken or the disk failed: do not restart blindly, read the event log."""
+EXIT_UNUSABLE = 2
+"""The settings, the data directory or an address cannot be used."""
+
+YOUNG_OBJECTS = 100_000
+"""Collections of young objects are rare: request handling makes no cycles, and each full look costs milliseconds."""
+
+
+def serve(settings: Settings) -> int:
+    """Run the node until it is told to stop; returns the exit code."""
+    settings.data.mkdir(parents=True, exist_ok=True)
+    process = settings.process
+    events.configure(
+        node=settings.node,
+        level=process.log_level,
+        form=process.log_format,
+        directory=settings.data if process.log_file else None,
+        file_bytes=process.log_file_bytes,
+        files=process.log_files,
+    )
+    for warning in settings.warnings:
+        structlog.get_logger("replicad").warning("settings", hint=warning)
+    pid_file = settings.data / "replicad.pid"
+    outcome = RESTART
+    try:
+        while outcome == RESTART:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                outcome = runner.run(_run(settings, pid_file))
+    except (DirectoryError, ListenError, OSError) as error:
+        structlog.get_logger("replicad").error("cannot_start", reason=str(error))
+        return EXIT_UNUSABLE
+    if outcome == FAILED:
+        sys.stderr.flush()
+        os._exit(EXIT_FAILED)  # at once: nothing may be flushed or sent any more
+    return 0
+
+
+async def _run(settings: Settings, pid_file: Path) -> str:
+    runtime = NodeRuntime(settings)
+    http = HttpServer(
+        runtime,
+        settings.http_listen.host,
+        settings.http_listen.port,
+        ServerLimits(connections=settings.process.http_connections_max),
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, runtime.stop)
+    try:
+        await runtime.start()
+        await http.start()
+        pid_file.write_text(f"{os.getpid()}\n", encoding="ascii")
+        structlog.get_logger("replicad").info("listening", http=str(settings.http_listen))
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(YOUNG_OBJECTS, 50, 100)
+        outcome = await runtime.run()
+        if outcome == FAILED:
+            return outcome
+        if outcome != RESTART:
+            await runtime.leave()
+        await http.stop()
+    finally:
+        if not runtime.failed:
+            await runtime.close()
+        with contextlib.suppress(FileNotFoundError):
+            pid_file.unlink()
+    return outcome

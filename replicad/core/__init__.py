@@ -1,0 +1,1 @@
+"""What is true: vocabulary, protocols and algorithms, pure and deterministic."""

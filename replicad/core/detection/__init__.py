@@ -1,0 +1,1 @@
+"""Failure detectors, as pure functions of what was heard and when."""

@@ -1,0 +1,1 @@
+"""The replicated log of one group, composed by one replica."""

@@ -1,0 +1,133 @@
+"""The coordinator's heartbeats, authority and grants. Rules E4, L2, L3 (grantor), K3 (what heartbeats carry).
+
+Intuition: a voter that acknowledged a heartbeat sent at ``t`` promises nobody else before ``t + Λ`` on its own clock,
+since it answered after ``t``. So with a majority of such answers nobody else can be elected before
+``t + Λ(1-ρ)`` on ours. Leases granted to readers end before that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from replicad.core.group.state import GroupState
+    from replicad.core.model.messages import HeartbeatAck
+
+ROUNDS_KEPT = 64
+
+
+@dataclass(slots=True)
+class Peer:
+    """What the coordinator knows of one member in this epoch."""
+
+    disk: str
+    boot: int = 0
+    acked_sequence: int = 0
+    acked_sent_at: int = -1
+    """Send time of the newest heartbeat that it acknowledged (-1: none)."""
+    heard_at: int = 0
+    matched: int = 0
+    """Durably accepted up to here, in this epoch."""
+    applied: int = 0
+    lease_request: int = 0
+    """Its newest lease request, on its own clock; 0: it wants none."""
+    request_granted: int = 0
+    granted_until: int = 0
+    """On the coordinator's clock: no read under its grants happens after this."""
+    sent_to: int = 0
+    """Highest slot sent to it."""
+    resent_at: int = 0
+
+
+class Authority:
+    """Heartbeat rounds, how long the office lasts, and grants to readers."""
+
+    def __init__(self, state: GroupState) -> None:
+        self.state = state
+        self.sequence = 0
+        self.round_sent_at: dict[int, int] = {}
+        self.last_round_at = 0
+        self.began_at = state.now
+        self.peers: dict[str, Peer] = {}
+        self.granting = True
+        self.refresh_members()
+
+    def refresh_members(self) -> None:
+        """Follow the configuration: a new disk starts from nothing."""
+        configuration = self.state.configuration
+        members = configuration.members if configuration else ()
+        for member in members:
+            if member.node == self.state.node:
+                continue
+            known = self.peers.get(member.node)
+            if known is None or known.disk != member.disk:
+                self.peers[member.node] = Peer(member.disk)
+        current = {member.node for member in members}
+        for name in [name for name in self.peers if name not in current]:
+            del self.peers[name]
+
+    def begin_round(self) -> int:
+        """Number a new heartbeat round and remember when it was sent."""
+        self.sequence += 1
+        self.round_sent_at[self.sequence] = self.state.now
+        self.round_sent_at.pop(self.sequence - ROUNDS_KEPT, None)
+        self.last_round_at = self.state.now
+        return self.sequence
+
+    def on_ack(self, sender: str, message: HeartbeatAck) -> None:
+        """Note an acknowledgement; an old one never replaces what a newer one said."""
+        peer = self.peers[sender]
+        sent_at = self.round_sent_at.get(message.sequence)
+        if sent_at is not None:
+            peer.acked_sent_at = max(peer.acked_sent_at, sent_at)
+        peer.heard_at = self.state.now
+        peer.matched = max(peer.matched, message.matched)
+        if message.sequence < peer.acked_sequence:
+            return
+        if peer.boot != message.boot:
+            peer.boot = message.boot
+            peer.request_granted = 0
+        elif message.lease_request == 0:
+            peer.granted_until = 0  # it gave its lease back, and takes no grant for an earlier request
+        peer.acked_sequence = message.sequence
+        peer.applied = message.applied
+        peer.lease_request = message.lease_request
+
+    def majority_sent_at(self) -> int:
+        """Return the majority-th latest send time of acknowledged heartbeats (own: now); -1 if there is none (L2)."""
+        times = sorted([self.state.now, *(peer.acked_sent_at for peer in self.peers.values())], reverse=True)
+        return times[self.state.majority() - 1]
+
+    def authority_until(self) -> int:
+        """Return when the authority ends, on the own clock (L2)."""
+        sent_at = self.majority_sent_at()
+        return 0 if sent_at < 0 else sent_at + self.state.limits.shortened(self.state.limits.lease_us)
+
+    def grants_until(self) -> int:
+        """Return when the last grant ends."""
+        return max((peer.granted_until for peer in self.peers.values()), default=0)
+
+    def lost(self) -> bool:
+        """Return whether Λ has passed without a majority's acknowledgements (E4)."""
+        return self.state.now - max(self.majority_sent_at(), self.began_at) > self.state.limits.lease_us
+
+    def confirmed_round(self) -> int:
+        """Return the newest round that a majority acknowledged."""
+        rounds = sorted([self.sequence, *(peer.acked_sequence for peer in self.peers.values())], reverse=True)
+        return rounds[self.state.majority() - 1]
+
+    def grant(self, peer: Peer) -> tuple[int, int]:
+        """Return ``(request, duration)`` of a grant to this peer, ``(0, 0)`` for none; each request is granted once."""
+        if not self.granting or peer.lease_request == 0 or peer.lease_request == peer.request_granted:
+            return 0, 0
+        duration = self.grant_duration()
+        if duration <= 0:
+            return 0, 0
+        peer.request_granted = peer.lease_request
+        peer.granted_until = max(peer.granted_until, self.state.now + duration)
+        return peer.lease_request, duration
+
+    def grant_duration(self) -> int:
+        """Return how long a grant made now lasts: within the authority (L3)."""
+        return min(self.state.limits.lease_us, self.authority_until() - self.state.now)

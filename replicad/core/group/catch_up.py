@@ -1,0 +1,193 @@
+"""Fetching what this replica lacks: committed slots from a peer, or a whole checkpoint when those are gone.
+
+Rules C2 (only committed slots are served), K1 (transfers), K3 (rebuild).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replicad.core.group.effects import BeginTransfer, InstallCheckpoint, SendChunk, WriteChunk
+from replicad.core.journal.records import CheckpointRecord
+from replicad.core.model.messages import CheckpointChunk, FetchCheckpoint, FetchSlots, Slots, Truncated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replicad.core.group.state import GroupState
+
+
+class CatchUp:
+    """One fetch or one transfer at a time, from one source, asked again when nothing comes."""
+
+    def __init__(self, state: GroupState, own_checkpoint: Callable[[], int]) -> None:
+        """``own_checkpoint()`` is the slot of the committed checkpoint held here (0: none)."""
+        self.state = state
+        self.own_checkpoint = own_checkpoint
+        self.asked_at = 0
+        self.asked_first = -1
+        self.source = ""
+        self.behind_at = -1
+        self.behind_since = 0
+        self.transfer_slot = 0
+        self.transfer_offset = 0
+        self.transfer_source = ""
+        self.installing = 0
+
+    # --- asking -----------------------------------------------------------------------------------------------------
+
+    def missing(self) -> int:
+        """Return the first slot that the executor needs and the log lacks, or the one above the committed prefix."""
+        state = self.state
+        if state.fed < state.log.committed and state.log.get(state.fed + 1) is None:
+            return state.fed + 1
+        return state.log.committed + 1
+
+    def needs(self, known: int) -> bool:
+        """Return whether something is missing, when ``known`` is a committed slot that was heard of."""
+        state = self.state
+        if state.rebuilding:
+            return True
+        first = self.missing()
+        return first <= max(known, state.log.committed)
+
+    def tick(self, source: str, known: int) -> None:
+        """Ask ``source`` for what is missing once it has been missing for a heartbeat."""
+        state = self.state
+        if not source or source == state.node or self.installing:
+            return
+        if not self.needs(known):
+            self.behind_at = -1
+            self.transfer_slot = 0
+            return
+        if self.behind_at != self.missing():
+            # Under load a follower is always a little behind; only the same slot missing for a while is a gap.
+            self.behind_at = self.missing()
+            self.behind_since = state.now
+        wait = state.limits.heartbeat_us
+        if state.now - self.behind_since < wait or state.now - self.asked_at < 4 * wait:
+            return
+        if self.transfer_slot and self.transfer_source == source:
+            self._ask_chunk()
+        else:
+            self.transfer_slot = 0
+            self.ask(source)
+
+    def ask(self, source: str) -> None:
+        """Ask for the slots from the first missing one on; slot 0 asks for a checkpoint whatever the log holds."""
+        state = self.state
+        self.source = source
+        self.asked_at = state.now
+        self.asked_first = 0 if state.rebuilding else self.missing()
+        state.send(source, FetchSlots(self.asked_first))
+
+    # --- serving ----------------------------------------------------------------------------------------------------
+
+    def on_fetch_slots(self, sender: str, message: FetchSlots) -> None:
+        """Serve committed slots, or say that they are gone."""
+        state = self.state
+        if state.rebuilding:
+            return
+        page = state.log.page(message.first, self.servable(), state.limits.page_bytes) if message.first else ()
+        if page:
+            state.send(sender, Slots(message.first, state.log.committed, page))
+        elif message.first <= state.log.committed:
+            state.send(sender, Truncated(message.first, state.log.base, self.own_checkpoint()))
+
+    def servable(self) -> int:
+        """Return the highest slot that may be served: only committed ones are (C2)."""
+        return self.state.log.committed
+
+    def on_fetch_checkpoint(self, sender: str, message: FetchCheckpoint) -> None:
+        """Serve bytes of the committed checkpoint."""
+        state = self.state
+        if message.slot and message.slot == self.own_checkpoint() and not state.rebuilding:
+            state.out.transfer.append(SendChunk(sender, message.slot, message.offset))
+        else:
+            state.send(sender, CheckpointChunk(message.slot, message.offset, 0, b""))
+
+    # --- receiving --------------------------------------------------------------------------------------------------
+
+    def on_slots(self, sender: str, message: Slots) -> bool:
+        """Take committed slots in order; returns whether the committed prefix moved."""
+        state = self.state
+        before = state.log.committed
+        if state.rebuilding:
+            return False
+        for slot, epoch, round_, value in message.entries:
+            if slot <= state.log.committed:
+                if slot > state.fed and state.log.get(slot) is None:
+                    state.hold(slot, epoch, round_, value, decided=True)
+                continue
+            if slot != state.log.committed + 1:
+                break
+            state.hold(slot, epoch, round_, value, decided=True)
+            state.commit(slot)
+        if message.first == self.asked_first:
+            self.asked_first = -1
+            if self.missing() <= message.committed:
+                self.ask(sender)
+        return state.log.committed > before
+
+    def on_truncated(self, sender: str, message: Truncated) -> None:
+        """The slots are gone there: take the checkpoint instead; or, to rebuild with none, everything from slot 1."""
+        state = self.state
+        if message.first != self.asked_first or self.installing or sender != self.source:
+            return
+        self.asked_first = -1
+        if message.checkpoint > (0 if state.rebuilding else state.applied):
+            self.transfer_slot = message.checkpoint
+            self.transfer_offset = 0
+            self.transfer_source = sender
+            state.out.transfer.append(BeginTransfer(message.checkpoint))
+            state.event("transfer_begins", source=sender, checkpoint=message.checkpoint)
+            self._ask_chunk()
+        elif state.rebuilding and message.checkpoint == 0 and message.base == 0:
+            self.installing = -1
+            state.out.transfer.append(InstallCheckpoint(0))
+
+    def _ask_chunk(self) -> None:
+        self.asked_at = self.state.now
+        self.state.send(self.transfer_source, FetchCheckpoint(self.transfer_slot, self.transfer_offset))
+
+    def on_chunk(self, sender: str, message: CheckpointChunk) -> None:
+        """Take bytes of a checkpoint, ask for the next ones, install when all are here."""
+        state = self.state
+        if sender != self.transfer_source or message.slot != self.transfer_slot or not self.transfer_slot:
+            return
+        if message.offset != self.transfer_offset:
+            return
+        if message.total == 0:
+            self.transfer_slot = 0
+            return
+        if message.data:
+            state.out.transfer.append(WriteChunk(message.slot, message.offset, message.data))
+        self.transfer_offset += len(message.data)
+        if self.transfer_offset >= message.total:
+            self.installing = self.transfer_slot
+            self.transfer_slot = 0
+            state.out.transfer.append(InstallCheckpoint(message.slot))
+        else:
+            self._ask_chunk()
+
+    def on_installed(self, slot: int, digest: bytes) -> None:
+        """The store now holds the checkpoint at ``slot``; what follows it is fed again."""
+        state = self.state
+        self.installing = 0
+        self.asked_at = 0
+        state.rebuilding = False
+        if slot:
+            state.append(CheckpointRecord(slot, digest))
+        state.log.reset_to(slot)
+        state.matched = max(state.matched, state.log.committed)
+        state.extend_matched()
+        state.applied = slot
+        state.digest = digest
+        state.fed = slot
+        state.event("transfer_installed", checkpoint=slot)
+
+    def on_install_failed(self, slot: int) -> None:
+        """The bytes were damaged on their way or on the disk: begin again."""
+        self.installing = 0
+        self.transfer_slot = 0
+        self.state.event("transfer_failed", checkpoint=slot)

@@ -1,0 +1,215 @@
+"""Coordinated checkpoints and the comparison of digests. Rules K1, K2, K3.
+
+The coordinator puts a marker in the log; every replica writes its state as of exactly that slot aside and reports the
+digest recomputed from the bytes written. With equal digests from a majority and from all view members the checkpoint is
+committed, and only then may the log before it go.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replicad.core.group.effects import CheckpointCommitted
+from replicad.core.journal.records import CheckpointRecord
+from replicad.core.model.operations import CHECKPOINT_BATCH
+
+if TYPE_CHECKING:
+    from replicad.core.group.primary import Primary
+    from replicad.core.group.state import GroupState
+    from replicad.core.model.messages import HeartbeatAck
+
+Mark = tuple[int, bytes]
+"""``(slot, digest)``."""
+
+NO_MARK: Mark = (0, b"")
+MARKS_KEPT = 16
+ABANDON_AFTER_LEASES = 200
+"""A checkpoint that some view member never reports is given up after so many lease lengths (a minute by default)."""
+
+
+class Checkpoints:
+    """Checkpoints of one replica, and those that it coordinates."""
+
+    def __init__(self, state: GroupState, committed: CheckpointRecord | None) -> None:
+        self.state = state
+        self.committed: Mark = (committed.slot, committed.digest) if committed else NO_MARK
+        """The newest checkpoint known to be committed and held here."""
+        self.written: Mark = NO_MARK
+        """The newest checkpoint written here."""
+        self.announced: Mark = self.committed
+        """Coordinator: what heartbeats announce as committed."""
+        self.marker = 0
+        """Coordinator: the slot of the marker that is under way (0: none)."""
+        self.marker_at = 0
+        self.reports: dict[str, Mark] = {}
+        self.wanted = False
+        self.commit_ticket = 0
+
+    def begin_office(self) -> None:
+        """Start with what is committed here; an older coordinator's open checkpoint is left to be retaken."""
+        self.announced = self.committed
+        self.marker = 0
+        self.reports = {}
+
+    # --- coordinator ------------------------------------------------------------------------------------------------
+
+    def _bytes_limit(self) -> int:
+        return self.state.limits.checkpoint_bytes + self.state.limits.retained_bytes
+
+    def tick(self, office: Primary) -> None:
+        """Put a marker into the log when one is due; commit or give up the one under way."""
+        state = self.state
+        if self.overdue(office):
+            self.wanted = False
+            self.marker = office.propose(CHECKPOINT_BATCH)
+            self.marker_at = state.now
+            self.reports = {}
+            state.event("checkpoint_begins", slot=self.marker)
+        elif self.marker and state.now - self.marker_at > ABANDON_AFTER_LEASES * state.limits.lease_us:
+            state.event("checkpoint_abandoned", slot=self.marker)
+            self.marker = 0
+        if self.marker:
+            self._try_commit(office)
+
+    def overdue(self, office: Primary) -> bool:
+        """Return whether a marker goes into the log now, in traffic as well as in idleness."""
+        limits = self.state.limits
+        heavy = (
+            office.assigned - self.announced[0] >= limits.checkpoint_slots
+            or self.state.log.bytes >= self._bytes_limit()
+        )
+        return not self.marker and (self.wanted or heavy) and office.may_assign()
+
+    def on_report(self, sender: str, message: HeartbeatAck) -> None:
+        """Note what a member has written."""
+        if message.checkpoint:
+            self.reports[sender] = (message.checkpoint, message.checkpoint_digest)
+
+    def _try_commit(self, office: Primary) -> None:
+        own = self.written
+        if own[0] != self.marker:
+            return
+        if self.agreed(office, own):
+            self.announced = own
+            self.marker = 0
+            self.state.event("checkpoint_committed", slot=own[0], digest=own[1].hex())
+            self.on_announced(own)
+
+    def agreed(self, office: Primary, own: Mark) -> bool:
+        """Return whether a majority and all view members wrote the same digest (K1)."""
+        same = [self.state.node, *(name for name, mark in self.reports.items() if mark == own)]
+        return len(same) >= self.state.majority() and all(name in same for name in office.view.members())
+
+    # --- every replica ----------------------------------------------------------------------------------------------
+
+    def on_written(self, slot: int, digest: bytes) -> None:
+        """The own checkpoint is on disk and verified (an empty digest: it failed)."""
+        if digest and slot > self.written[0]:
+            self.written = (slot, digest)
+        elif not digest:
+            self.state.event("checkpoint_failed", slot=slot)
+            if slot == self.marker:
+                self.marker = 0
+
+    def on_announced(self, mark: Mark) -> bool:
+        """A checkpoint is committed by the group; returns False if the own one differs (this replica diverged)."""
+        state = self.state
+        if mark[0] <= self.committed[0] or mark[0] != self.written[0]:
+            return True
+        if mark != self.written:
+            return False
+        self.committed = mark
+        state.append(CheckpointRecord(*mark))
+        self.commit_ticket = state.tickets + 1
+        return True
+
+    def on_durable(self) -> None:
+        """Once the record of a committed checkpoint is durable, the log before it may go (K2)."""
+        state = self.state
+        if self.commit_ticket and state.durable_tickets >= self.commit_ticket:
+            self.commit_ticket = 0
+            state.out.transfer.append(CheckpointCommitted(self.committed[0]))
+
+    def trim(self) -> None:
+        """Keep only so much of the log below the checkpoint in memory."""
+        state = self.state
+        limits = state.limits
+        ceiling = min(self.committed[0], state.fed, state.applied)
+        slot = min(ceiling, state.log.committed - limits.retained_slots)
+        if state.log.bytes > limits.retained_bytes:
+            slot = max(slot, self._slot_for_bytes(ceiling))
+        if slot > state.log.base and not self.commit_ticket:
+            state.log.truncate(slot)
+
+    def _slot_for_bytes(self, ceiling: int) -> int:
+        log = self.state.log
+        excess = log.bytes - self.state.limits.retained_bytes
+        slot = log.base
+        while slot < ceiling and excess > 0:
+            slot += 1
+            held = log.get(slot)
+            excess -= len(held[2]) if held else 0
+        return slot
+
+    def on_installed(self, slot: int, digest: bytes) -> None:
+        """A transfer brought a committed checkpoint."""
+        self.committed = (slot, digest) if slot else NO_MARK
+        self.written = self.committed
+
+
+class Digests:
+    """Voters compare digests at slot boundaries; a minority rebuilds, without a majority all stop (K3)."""
+
+    def __init__(self, state: GroupState) -> None:
+        self.state = state
+        self.marks: dict[int, bytes] = {}
+        self.tally: dict[int, dict[str, bytes]] = {}
+        self.verdict: Mark = NO_MARK
+
+    def on_marks(self, marks: list[Mark]) -> None:
+        """Keep the own digests at boundaries."""
+        for slot, digest in marks:
+            self.marks[slot] = digest
+        while len(self.marks) > MARKS_KEPT:
+            del self.marks[min(self.marks)]
+
+    def newest(self) -> Mark:
+        """Return the newest own mark."""
+        if not self.marks:
+            return NO_MARK
+        slot = max(self.marks)
+        return slot, self.marks[slot]
+
+    def clear(self) -> None:
+        """Forget marks of a state that was thrown away."""
+        self.marks = {}
+
+    def begin_office(self) -> None:
+        """A new coordinator starts its own comparison."""
+        self.tally = {}
+        self.verdict = NO_MARK
+
+    def on_report(self, sender: str, slot: int, digest: bytes) -> None:
+        """Coordinator: count a member's digest, and settle the slot if a majority agrees or none can."""
+        if not slot:
+            return
+        reports = self.tally.setdefault(slot, {})
+        reports[sender] = digest
+        while len(self.tally) > MARKS_KEPT:
+            del self.tally[min(self.tally)]
+        if slot in self.marks:
+            reports[self.state.node] = self.marks[slot]
+        counts: dict[bytes, int] = {}
+        for value in reports.values():
+            counts[value] = counts.get(value, 0) + 1
+        best, votes = max(counts.items(), key=lambda item: (item[1], item[0]))
+        if votes >= self.state.majority():
+            if slot >= self.verdict[0]:
+                self.verdict = (slot, best)
+        elif len(reports) == len(self.state.peers()) + 1:
+            self.verdict = (slot, b"")
+
+    def contradicted(self, verdict: Mark) -> bool:
+        """Return whether the majority's digest differs from the own one at the same slot."""
+        own = self.marks.get(verdict[0])
+        return own is not None and bool(verdict[1]) and own != verdict[1]

@@ -1,0 +1,232 @@
+"""The contact (R_c): holds its clients' operations until they are applied here, and asks for read points.
+
+Rules T5 (errors are definite only before an operation was sent), C4, C5, D2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicad.core.model.messages import Durable, Forward, ForwardRefused, ReadPoint, ReadProbe
+from replicad.core.model.operations import ACK_ALL
+
+if TYPE_CHECKING:
+    from replicad.core.group.primary import Primary
+    from replicad.core.group.state import GroupState
+    from replicad.core.model.operations import Result
+
+RESEND_LEASES = 3
+"""An operation that is still waiting is sent again after so many lease lengths, and at once to a new coordinator."""
+
+
+@dataclass(slots=True)
+class Pending:
+    """One operation of a client of this node."""
+
+    operation: bytes
+    ack: int
+    base: int
+    sent: bool
+    sent_at: int
+
+
+class Contact:
+    """Operations and probes of this node's clients."""
+
+    def __init__(self, state: GroupState) -> None:
+        self.state = state
+        self.pending: dict[bytes, Pending] = {}
+        self.probes: dict[int, tuple[bool, int]] = {}
+        self.probe_number = 0
+        self.served = (0, "")
+        """The (epoch, coordinator) that everything pending was last sent to."""
+
+    # --- writes -----------------------------------------------------------------------------------------------------
+
+    def submit(self, operations: list[tuple[bytes, bytes, int]], office: Primary | None) -> None:
+        """Take operations ``(request id, encoded, ack)`` of clients and pass them on, if there is a coordinator."""
+        state = self.state
+        now = state.now
+        base = state.log.committed
+        for request_id, operation, ack in operations:
+            if request_id not in self.pending:
+                self.pending[request_id] = Pending(operation, ack, base, sent=False, sent_at=now)
+        self._pass_on(operations, office)
+
+    def _pass_on(self, operations: list[tuple[bytes, bytes, int]], office: Primary | None) -> None:
+        state = self.state
+        if not operations:
+            return
+        if office is not None:
+            for request_id, operation, ack in operations:
+                if office.offer((operation, state.node, ack, request_id)):
+                    self.pending[request_id].sent = True
+                elif not self.pending[request_id].sent:
+                    del self.pending[request_id]
+                    state.out.refused_requests.append((request_id, "overloaded"))
+        elif state.coordinator and state.coordinator != state.node:
+            self._forward(operations)
+
+    def _forward(self, operations: list[tuple[bytes, bytes, int]]) -> None:
+        """Send to the primary, one Forward per acknowledgement level and page."""
+        state = self.state
+        levels: dict[int, list[bytes]] = {}
+        size = 0
+        for request_id, operation, ack in operations:
+            pending = self.pending[request_id]
+            pending.sent = True
+            pending.sent_at = state.now
+            levels.setdefault(ack, []).append(operation)
+            size += len(operation)
+            if size > state.limits.page_bytes:
+                self._send_levels(levels)
+                levels, size = {}, 0
+        self._send_levels(levels)
+
+    def _send_levels(self, levels: dict[int, list[bytes]]) -> None:
+        for ack, encoded in levels.items():
+            self.state.send(self.state.coordinator, Forward(ack, tuple(encoded)))
+
+    def tick(self, office: Primary | None) -> list[tuple[int, bool]]:
+        """Send again to a new coordinator at once, and to the same one after a while; give up expired operations.
+
+        Returns the probes ``(number, confirmed)`` that this node, being the coordinator now, must answer itself.
+        """
+        state = self.state
+        serving = (state.epoch, state.coordinator)
+        fresh = serving != self.served and bool(state.coordinator)
+        if fresh:
+            self.served = serving
+        patience = RESEND_LEASES * state.limits.lease_us
+        again = []
+        window = state.limits.request_window_slots
+        expired = []
+        for request_id, pending in self.pending.items():
+            if state.applied >= pending.base + window:
+                expired.append(request_id)
+            elif fresh or not pending.sent or state.now - pending.sent_at >= patience:
+                pending.sent_at = state.now
+                again.append((request_id, pending.operation, pending.ack))
+        for request_id in expired:
+            # D2: every slot in which it might have been applied has been applied here, without it.
+            del self.pending[request_id]
+            state.out.refused_requests.append((request_id, "expired"))
+        self._pass_on(again, office)
+        return self._tick_probes(office)
+
+    def finish(self, results: list[tuple[bytes, Result]]) -> None:
+        """Operations were applied here: nothing more to do for those of this node."""
+        pending = self.pending
+        for request_id, _ in results:
+            pending.pop(request_id, None)
+
+    def on_installed(self, slot: int, results: list[tuple[bytes, Result]]) -> None:
+        """A checkpoint at ``slot`` was installed; ``results``: the pending operations that it remembers."""
+        self.finish(results)
+        window = self.state.limits.request_window_slots
+        for request_id in [rid for rid, pending in self.pending.items() if slot >= pending.base + window]:
+            # It may have been applied in a slot never seen here and forgotten since: nobody can know (D2).
+            del self.pending[request_id]
+            self.state.out.refused_requests.append((request_id, "unknown_outcome"))
+
+    def abandon(self, request_id: bytes) -> bool:
+        """Forget an operation whose client's deadline passed; True if it may have been sent."""
+        pending = self.pending.pop(request_id, None)
+        return pending is None or pending.sent
+
+    def on_durable(self, message: Durable) -> None:
+        """The primary says that operations reached the acknowledgement level that they asked for."""
+        for request_id in message.request_ids:
+            pending = self.pending.get(request_id)
+            if pending is not None and pending.ack != ACK_ALL:
+                del self.pending[request_id]
+                self.state.out.durable_requests.append(request_id)
+
+    def on_refused(self, message: ForwardRefused) -> None:
+        """The primary took them not; they wait for the next tick (a copy of the Forward may still be on its way)."""
+        for request_id in message.request_ids:
+            pending = self.pending.get(request_id)
+            if pending is not None:
+                pause = self.state.limits.heartbeat_us if message.overloaded else self.state.limits.heartbeat_us // 2
+                pending.sent_at = self.state.now - RESEND_LEASES * self.state.limits.lease_us + pause
+
+    # --- reads ------------------------------------------------------------------------------------------------------
+
+    def probe(self, *, confirmed: bool) -> int:
+        """Ask the coordinator which slot to apply before reading; returns the probe's number."""
+        self.probe_number += 1
+        self.probes[self.probe_number] = (confirmed, self.state.now)
+        return self.probe_number
+
+    def send_probe(self, number: int) -> None:
+        """Send a probe to the coordinator, if there is another one."""
+        state = self.state
+        if state.coordinator and state.coordinator != state.node:
+            state.send(state.coordinator, ReadProbe(state.boot, number, self.probes[number][0]))
+
+    def _tick_probes(self, office: Primary | None) -> list[tuple[int, bool]]:
+        patience = self.state.limits.heartbeat_us * 2
+        own = []
+        for number, (confirmed, asked_at) in list(self.probes.items()):
+            if self.state.now - asked_at >= patience:
+                self.probes[number] = (confirmed, self.state.now)
+                if office is None:
+                    self.send_probe(number)
+                else:
+                    own.append((number, confirmed))
+        return own
+
+    def forget_probe(self, number: int) -> None:
+        """The reader went away."""
+        self.probes.pop(number, None)
+
+    def on_read_point(self, message: ReadPoint) -> None:
+        """The coordinator answered a probe of this process."""
+        if message.boot == self.state.boot and self.probes.pop(message.probe, None) is not None:
+            self.state.out.read_points.append((message.probe, message.slot))
+
+
+class ProbeDesk:
+    """The coordinator's side: probes wait for the authority, or for a round that began after them (R2)."""
+
+    def __init__(self, state: GroupState) -> None:
+        self.state = state
+        self.waiting: list[tuple[str, int, int, int]] = []
+        """``(contact, boot, probe, round that must be confirmed; 0: authority suffices)``."""
+        self.limit = 4096
+
+    def add(self, contact: str, boot: int, probe: int, *, confirmed: bool, office: Primary) -> None:
+        """Note a probe; a confirmed one waits for the next round."""
+        if len(self.waiting) >= self.limit:
+            return  # the contact asks again
+        self.waiting.append((contact, boot, probe, office.authority.sequence + 1 if confirmed else 0))
+
+    def wants_round(self, office: Primary) -> bool:
+        """Return whether some probe waits for a round that has not begun."""
+        return any(item[3] > office.authority.sequence for item in self.waiting)
+
+    def answer(self, office: Primary, contact: Contact) -> None:
+        """Answer what can be answered."""
+        if not self.waiting:
+            return
+        state = self.state
+        confirmed_round = office.authority.confirmed_round()
+        valid = state.now < office.reads_until()
+        ready = state.applied >= office.recovered
+        keep = []
+        for item in self.waiting:
+            name, boot, probe, needed = item
+            if needed and needed <= confirmed_round and ready:
+                slot = office.assigned  # R2: everything assigned before the round is covered
+            elif not needed and valid:
+                slot = state.log.committed
+            else:
+                keep.append(item)
+                continue
+            point = ReadPoint(boot, probe, slot)
+            if name == state.node:
+                contact.on_read_point(point)
+            else:
+                state.send(name, point)
+        self.waiting = keep

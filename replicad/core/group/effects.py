@@ -1,0 +1,107 @@
+"""What a step of the replica wants done, in the order in which it must be done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from replicad.core.journal.records import Record
+    from replicad.core.model.messages import Message
+
+EVERYONE = ""
+"""Destination of a message that goes to every peer."""
+
+
+@dataclass(slots=True)
+class Effects:
+    """The outcome of ``step``, ``tick``, ``submit`` or of a completion. Fields in execution order.
+
+    The driver (real node or simulator) does exactly this:
+
+    1. gives ``append`` to the journal; if it is not empty it gets a new flush ticket, and the driver calls
+       ``replica.durable(ticket, now)`` once all of it is on disk (tickets are completed in order);
+    2. sends ``send`` at once;
+    3. holds ``send_durable`` back until everything appended *so far* (not only by this step) is durable;
+    4. queues ``apply`` — consecutive committed slots — for the executor, which applies them in order;
+    5. completes requests: ``durable_requests`` (``ack`` majority or one reached) and ``refused_requests``
+       (request id -> error name);
+    6. ``transfer``: deals with the store's large bodies (checkpoint files), see the single kinds.
+    """
+
+    append: list[Record] = field(default_factory=list)
+    send: list[tuple[str, Message]] = field(default_factory=list)
+    send_durable: list[tuple[str, Message]] = field(default_factory=list)
+    apply: list[tuple[int, bytes]] = field(default_factory=list)
+    read_points: list[tuple[int, int]] = field(default_factory=list)
+    """Answered probes: ``(probe number, slot to apply before reading)``."""
+    durable_requests: list[bytes] = field(default_factory=list)
+    refused_requests: list[tuple[bytes, str]] = field(default_factory=list)
+    transfer: list[TransferEffect] = field(default_factory=list)
+    events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+    """Things worth a line in the event log: name and fields."""
+    halt: str = ""
+    """A reason to stop the process for good (no majority on one digest)."""
+    forget: str = ""
+    """This disk is not what the group knows: give it a new disk id, set its data aside and start over (M4)."""
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything to do."""
+        return bool(
+            self.append
+            or self.send
+            or self.send_durable
+            or self.apply
+            or self.read_points
+            or self.durable_requests
+            or self.refused_requests
+            or self.transfer
+            or self.events
+            or self.halt
+            or self.forget
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SendChunk:
+    """Read the committed checkpoint at ``slot`` from ``offset`` on and send it as CheckpointChunk; pin the file."""
+
+    to: str
+    slot: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeginTransfer:
+    """Drop any half-received checkpoint; the bytes of the checkpoint at ``slot`` will follow from offset 0."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteChunk:
+    """Write received bytes at the end of the half-received checkpoint."""
+
+    slot: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InstallCheckpoint:
+    """All bytes are here: verify them, replace the store's content by them, then call ``replica.installed``.
+
+    If they do not verify, call ``replica.install_failed`` instead.
+    """
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointCommitted:
+    """The group committed the checkpoint at ``slot``: older checkpoint files, and the log before it, may go."""
+
+    slot: int
+
+
+TransferEffect = SendChunk | BeginTransfer | WriteChunk | InstallCheckpoint | CheckpointCommitted

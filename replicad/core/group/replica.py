@@ -1,0 +1,595 @@
+"""One replica of one group: composes the rooms, owns roles and dispatch. Stepped, never awaited."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from replicad.core.group.acceptor import Acceptor
+from replicad.core.group.catch_up import CatchUp
+from replicad.core.group.checkpoints import Checkpoints, Digests
+from replicad.core.group.configuration import Configuration
+from replicad.core.group.contact import Contact, ProbeDesk
+from replicad.core.group.election import Election
+from replicad.core.group.log import batch_kind
+from replicad.core.group.membership import Membership
+from replicad.core.group.primary import Primary
+from replicad.core.group.state import GroupState, Role
+from replicad.core.model import messages as m
+from replicad.core.model.errors import check
+from replicad.core.model.operations import CONFIGURATION, decode_operation
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from replicad.core.group.effects import Effects
+    from replicad.core.group.executor import Execution
+    from replicad.core.journal.recovery import DurableState
+    from replicad.core.model.limits import Limits
+    from replicad.core.model.operations import Result
+
+
+class Replica:
+    """``step``, ``tick``, ``submit`` and completions in; :class:`Effects` out. See ``effects`` for the driver's part."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        disk: str,
+        boot: int,
+        members: tuple[str, ...],
+        limits: Limits,
+        durable: DurableState,
+        applied: int,
+        digest: bytes,
+        configuration: bytes,
+        lost: bool,
+        rebuild: bool,
+        random: Random,
+        now: int,
+    ) -> None:
+        """Resume from what is durable.
+
+        ``members``: the initial members, in order. ``applied``, ``digest``, ``configuration``: what the store holds.
+        ``lost``: the directory was damaged, so it may not take part in a first formation. ``rebuild``: the store
+        cannot be rebuilt from what is here; a transfer must replace it.
+        """
+        check(node in members or not members, f"{node} is not among the initial members")
+        self.state = GroupState(
+            node=node,
+            disk=disk,
+            boot=boot,
+            members=members,
+            limits=limits,
+            durable=durable,
+            applied=applied,
+            digest=digest,
+            configuration=configuration,
+            lost=lost,
+            rebuild=rebuild,
+            random=random,
+            now=now,
+        )
+        self.office: Primary | None = None
+        self.grants_end = 0
+        """When the grants and the authority of a past office end."""
+        self.acceptor = Acceptor(self.state, self.become_follower, self._office_ends)
+        self.election = Election(
+            self.state, self.acceptor, self.become_candidate, self.become_coordinator, self.become_follower
+        )
+        self.checkpoints = Checkpoints(self.state, durable.checkpoint)
+        self.digests = Digests(self.state)
+        self.catch_up = CatchUp(self.state, lambda: self.checkpoints.committed[0])
+        self.membership = Membership(self.state, self._formed)
+        self.contact = Contact(self.state)
+        self.desk = ProbeDesk(self.state)
+        self.reelect_above = 0
+        self._adopt_logged_configuration()
+        self._settle_role()
+
+    # --- what others may read ---------------------------------------------------------------------------------------
+
+    @property
+    def role(self) -> str:
+        """Name of the current role."""
+        return str(self.state.role)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that this replica follows or leads (0: none yet)."""
+        return self.state.epoch
+
+    @property
+    def coordinator(self) -> str:
+        """Name of the coordinator as far as known ("": unknown)."""
+        return self.state.coordinator
+
+    @property
+    def committed(self) -> int:
+        """The contiguous committed prefix."""
+        return self.state.log.committed
+
+    @property
+    def applied(self) -> int:
+        """The last slot applied here."""
+        return self.state.applied
+
+    @property
+    def view(self) -> tuple[str, ...]:
+        """The view, as the coordinator knows it (elsewhere empty)."""
+        return self.office.view.members() if self.office else ()
+
+    @property
+    def idle_of_office(self) -> bool:
+        """Whether a hand-over is done: not in office and not standing for it."""
+        return self.state.role not in {Role.COORDINATOR, Role.CANDIDATE}
+
+    def holds_lease(self, now: int) -> bool:
+        """Return whether linearizable reads may be served here without asking anyone."""
+        return self.read_slot(now) is not None
+
+    # --- roles: these functions, and nowhere else -------------------------------------------------------------------
+
+    def _settle_role(self) -> None:
+        state = self.state
+        if state.configuration is None:
+            state.role = Role.UNFORMED
+        elif not state.is_voter():
+            state.role = Role.LEARNER
+        elif state.role in {Role.UNFORMED, Role.LEARNER}:
+            state.role = Role.FOLLOWER
+            self.acceptor.voter_since = state.now
+            state.event("voter")
+
+    def become_follower(self, why: str) -> None:
+        """Leave candidacy or office."""
+        state = self.state
+        if state.role is Role.CANDIDATE:
+            self.election.cancel()
+        if self.office is not None:
+            self.grants_end = max(
+                self.grants_end, self.office.authority.grants_until(), self.office.authority.authority_until()
+            )
+            self.office.refuse_queue()
+            self.office = None
+            self.desk.waiting = []
+            self.acceptor.heard_at = state.now
+            if state.coordinator == state.node:
+                state.coordinator = ""
+            state.event("left_office", epoch=state.epoch, why=why)
+        if state.role in {Role.CANDIDATE, Role.COORDINATOR}:
+            state.role = Role.FOLLOWER
+
+    def become_candidate(self) -> None:
+        """Stand for election."""
+        if self.office is not None:
+            self.become_follower("stands again")
+        self.state.role = Role.CANDIDATE
+        self.state.coordinator = ""
+
+    def become_coordinator(self, epoch: int, recovered: int, promisers: dict[str, str]) -> None:
+        """Take office in ``epoch``; slots up to ``recovered`` are proposed again."""
+        state = self.state
+        state.role = Role.COORDINATOR
+        self.acceptor.drop_lease()
+        self.office = Primary(state, epoch, recovered, promisers)
+        self.checkpoints.begin_office()
+        self.digests.begin_office()
+        self.reelect_above = 0
+        state.event("took_office", epoch=epoch, start=self.office.start, recovered=recovered)
+        self._send_heartbeats(self.office)
+
+    def _formed(self) -> None:
+        self._settle_role()
+
+    def _office_ends(self) -> int:
+        ends = self.grants_end
+        if self.office is not None:
+            ends = max(ends, self.office.authority.grants_until(), self.office.authority.authority_until())
+        return ends
+
+    # --- inputs -----------------------------------------------------------------------------------------------------
+
+    def start(self, now: int) -> Effects:
+        """Feed what was committed before the restart."""
+        self.state.now = now
+        return self._finish()
+
+    def step(self, sender: str, sender_disk: str, message: m.Message, now: int) -> Effects:
+        """Take one message of a peer whose link's handshake named ``sender_disk``."""
+        self.state.now = now
+        self._dispatch(sender, sender_disk, message)
+        return self._finish()
+
+    def _dispatch(self, sender: str, disk: str, message: m.Message) -> None:
+        """Every message has one place to go. What votes or counts must come from a member's current disk."""
+        match message:
+            case m.Introduce():
+                self.membership.on_introduce(sender, message, self.office)
+            case m.Form():
+                self.membership.on_form(message)
+            case m.Welcome():
+                self.membership.on_welcome(sender, message)
+            case m.FetchSlots():
+                self.catch_up.on_fetch_slots(sender, message)
+            case m.Slots():
+                if self.catch_up.on_slots(sender, message):
+                    self.election.on_progress()
+            case m.Truncated():
+                self.catch_up.on_truncated(sender, message)
+            case m.FetchCheckpoint():
+                self.catch_up.on_fetch_checkpoint(sender, message)
+            case m.CheckpointChunk():
+                self.catch_up.on_chunk(sender, message)
+            case _:
+                if self.state.counts(sender, disk):
+                    self._dispatch_member(sender, disk, message)
+
+    def _dispatch_member(self, sender: str, disk: str, message: m.Message) -> None:
+        match message:
+            case m.Accept():
+                self.acceptor.on_accept(sender, message)
+            case m.Accepted() | m.HeartbeatAck() | m.Forward() | m.ReadProbe() | m.CheckpointRequest():
+                self._dispatch_office(sender, message)
+            case m.Committed():
+                self.acceptor.on_committed(sender, message)
+            case m.Heartbeat():
+                self._on_heartbeat(sender, message)
+            case m.PreVote():
+                self.acceptor.on_pre_vote(sender, message)
+            case m.PreVoteAnswer():
+                self.election.on_pre_vote_answer(sender, message)
+            case m.Prepare():
+                self.acceptor.on_prepare(sender, message)
+            case m.Promise():
+                self.election.on_promise(sender, disk, message)
+            case m.Rejected():
+                self._on_rejected(message)
+            case m.FetchValues():
+                self.acceptor.on_fetch_values(sender, message)
+            case m.Values():
+                self.election.on_values(sender, message)
+            case m.Release():
+                self.acceptor.on_release(sender, message)
+            case m.ForwardRefused():
+                self.contact.on_refused(message)
+            case m.Durable():
+                self.contact.on_durable(message)
+            case m.ReadPoint():
+                self.contact.on_read_point(message)
+            case _:
+                raise AssertionError(f"{type(message).__name__} has no handler")
+
+    def _dispatch_office(
+        self, sender: str, message: m.Accepted | m.HeartbeatAck | m.Forward | m.ReadProbe | m.CheckpointRequest
+    ) -> None:
+        """Messages to a coordinator; without an office they are refused or dropped."""
+        office = self.office
+        if office is None:
+            if isinstance(message, m.Forward):
+                self._refuse(sender, message, overloaded=False)
+            return
+        match message:
+            case m.Accepted():
+                if message.epoch == office.epoch:
+                    office.on_accepted(sender, message)
+            case m.HeartbeatAck():
+                if message.epoch == office.epoch:
+                    office.on_heartbeat_ack(sender, message)
+                    self.checkpoints.on_report(sender, message)
+                    self.digests.on_report(sender, message.digest_slot, message.digest)
+            case m.Forward():
+                self._on_forward(sender, message, office)
+            case m.ReadProbe():
+                self.desk.add(sender, message.boot, message.probe, confirmed=message.confirmed, office=office)
+            case m.CheckpointRequest():
+                self.checkpoints.wanted = True
+            case _:
+                assert_never(message)
+
+    def tick(self, now: int) -> Effects:
+        """Let time pass; call every 10 ms."""
+        state = self.state
+        state.now = now
+        self.membership.tick()
+        if self.office is not None:
+            self._tick_office(self.office)
+        self.election.tick()
+        self.catch_up.tick(*self._source())
+        for number, confirmed in self.contact.tick(self.office):
+            if self.office is not None:
+                self.desk.add(state.node, state.boot, number, confirmed=confirmed, office=self.office)
+        self.checkpoints.trim()
+        return self._finish()
+
+    def _source(self) -> tuple[str, int]:
+        """Return whom to fetch from, and the highest slot heard to be committed."""
+        state = self.state
+        if state.is_voter() and state.coordinator:
+            epoch, committed = self.acceptor.watermark
+            return state.coordinator, committed if epoch == state.epoch else 0
+        if state.now - self.membership.source_at < 20 * state.limits.heartbeat_us:
+            return self.membership.source, self.membership.source_committed
+        return "", 0
+
+    def submit(self, operations: list[tuple[bytes, bytes, int]], now: int) -> Effects:
+        """Take operations ``(request id, encoded operation, ack)`` of this node's clients."""
+        self.state.now = now
+        self.contact.submit(operations, self._open_office())
+        return self._finish()
+
+    def _open_office(self) -> Primary | None:
+        return self.office if self.office is not None and not self.state.leaving else None
+
+    def pending_operations(self) -> list[tuple[bytes, bytes]]:
+        """Return ``(request id, encoded operation)`` of the clients' operations that wait here."""
+        return [(request_id, pending.operation) for request_id, pending in self.contact.pending.items()]
+
+    def abandon(self, request_id: bytes) -> bool:
+        """Forget an operation whose deadline passed; True: it may have been sent, so its outcome is unknown."""
+        return self.contact.abandon(request_id)
+
+    def durable(self, ticket: int, now: int) -> Effects:
+        """All flushes up to ``ticket`` are done."""
+        state = self.state
+        state.now = now
+        check(state.durable_tickets <= ticket <= state.tickets, "flush tickets are completed in order")
+        state.durable_tickets = ticket
+        while state.unflushed and state.unflushed[0][0] <= ticket:
+            state.unflushed.popleft()
+        self.checkpoints.on_durable()
+        return self._finish()
+
+    def executed(self, execution: Execution, now: int) -> Effects:
+        """The executor applied slots."""
+        state = self.state
+        state.now = now
+        check(state.applied <= execution.slot <= state.fed, "only fed slots are applied")
+        state.applied = execution.slot
+        state.digest = execution.digest
+        self.contact.finish(execution.results)
+        self.digests.on_marks(execution.marks)
+        return self._finish()
+
+    def checkpoint_written(self, slot: int, digest: bytes, now: int) -> Effects:
+        """The own checkpoint at ``slot`` is on disk (empty digest: it failed)."""
+        self.state.now = now
+        self.checkpoints.on_written(slot, digest)
+        return self._finish()
+
+    def installed(
+        self, slot: int, digest: bytes, configuration: bytes, results: list[tuple[bytes, Result]], now: int
+    ) -> Effects:
+        """The store's content was replaced by the checkpoint at ``slot`` (0: emptied).
+
+        ``results``: what ``Executor.recall`` found for :meth:`pending_operations`.
+        """
+        state = self.state
+        state.now = now
+        if configuration:
+            newer = Configuration.decode(configuration)
+            if state.configuration is None or newer.version > state.configuration.version:
+                state.configuration = newer
+        self.catch_up.on_installed(slot, digest)
+        self.checkpoints.on_installed(slot, digest)
+        self.digests.clear()
+        self.contact.on_installed(slot, results)
+        return self._finish()
+
+    def install_failed(self, slot: int, now: int) -> Effects:
+        """The transferred bytes did not verify."""
+        self.state.now = now
+        self.catch_up.on_install_failed(slot)
+        return self._finish()
+
+    def set_full(self, full: bool, now: int) -> Effects:
+        """The disk is full, or has room again."""
+        self.state.now = now
+        self.state.full = full
+        return self._finish()
+
+    def read_slot(self, now: int) -> int | None:
+        """Return the slot to apply before a local linearizable read, or None: use :meth:`probe` (R1).
+
+        ``now`` must have been sampled after the request arrived (L4).
+        """
+        state = self.state
+        state.now = now
+        if state.rebuilding or state.leaving:
+            return None
+        if self.office is not None:
+            return state.log.committed if now < self.office.reads_until() else None
+        return self.acceptor.read_slot()
+
+    def probe(self, confirmed: bool, now: int) -> tuple[int, Effects]:
+        """Ask the coordinator for a read point; ``confirmed`` trusts no clock (R2)."""
+        self.state.now = now
+        number = self.contact.probe(confirmed=confirmed)
+        if self.office is not None:
+            self.desk.add(self.state.node, self.state.boot, number, confirmed=confirmed, office=self.office)
+        else:
+            self.contact.send_probe(number)
+        return number, self._finish()
+
+    def request_checkpoint(self, now: int) -> Effects:
+        """Have the group take a checkpoint now."""
+        self.state.now = now
+        if self.office is not None:
+            self.checkpoints.wanted = True
+        elif self.state.coordinator:
+            self.state.send(self.state.coordinator, m.CheckpointRequest())
+        return self._finish()
+
+    def hand_over(self, now: int) -> Effects:
+        """Leave in order: stop granting and reading, and release the others once the grants have ended (E5)."""
+        self.state.now = now
+        self.state.leaving = True
+        if self.office is not None:
+            self.office.authority.granting = False
+        return self._finish()
+
+    # --- the office -------------------------------------------------------------------------------------------------
+
+    def _on_heartbeat(self, sender: str, message: m.Heartbeat) -> None:
+        if not self.acceptor.on_heartbeat(sender, message):
+            return
+        if not self.checkpoints.on_announced((message.checkpoint, message.checkpoint_digest)):
+            self._rebuild("the checkpoint written here differs from the committed one")
+        verdict = (message.digest_slot, message.digest)
+        self._obey(verdict)
+        self.acceptor.acknowledge(sender, message, self.digests.newest(), self.checkpoints.written)
+
+    def _obey(self, verdict: tuple[int, bytes]) -> None:
+        if verdict[0] and not verdict[1] and verdict[0] in self.digests.marks:
+            self.state.out.halt = f"the replicas disagree about slot {verdict[0]} and no majority agrees: all stop"
+        elif self.digests.contradicted(verdict):
+            self._rebuild(f"the digest at slot {verdict[0]} differs from the majority's")
+
+    def _rebuild(self, why: str) -> None:
+        """This state may not be trusted: read no more, and fetch it from the others; promises stay (K3)."""
+        state = self.state
+        self.acceptor.drop_lease()
+        self.become_follower(why)
+        self.digests.clear()
+        if not state.rebuilding:
+            state.rebuilding = True
+            state.event("rebuilding", why=why)
+
+    def _on_rejected(self, message: m.Rejected) -> None:
+        self.election.on_rejected(message)
+        if self.office is not None and message.epoch == self.office.epoch:
+            self.reelect_above = max(self.reelect_above, message.promised)
+            self.office.authority.granting = False
+
+    def _on_forward(self, sender: str, message: m.Forward, office: Primary) -> None:
+        if self.state.leaving:
+            self._refuse(sender, message, overloaded=False)
+            return
+        overflow = []
+        for encoded in message.operations:
+            request_id = decode_operation(encoded).request_id
+            if not office.offer((encoded, sender, message.ack, request_id)):
+                overflow.append(request_id)
+        if overflow:
+            self.state.send(sender, m.ForwardRefused(overloaded=True, request_ids=tuple(overflow)))
+
+    def _refuse(self, sender: str, message: m.Forward, *, overloaded: bool) -> None:
+        ids = tuple(decode_operation(encoded).request_id for encoded in message.operations)
+        self.state.send(sender, m.ForwardRefused(overloaded=overloaded, request_ids=ids))
+
+    def _tick_office(self, office: Primary) -> None:
+        state = self.state
+        why = self.must_step_down(office)
+        if why:
+            self.become_follower(why)
+            return
+        if self._continue_office(office):
+            return
+        if self.digests.contradicted(self.digests.verdict):
+            self._rebuild("the majority's digest differs")
+            return
+        self._obey(self.digests.verdict)
+        office.tend_view()
+        self.membership.admit(office)
+        if not state.leaving:
+            self.checkpoints.tick(office)
+        if state.now - office.authority.last_round_at >= state.limits.heartbeat_us:
+            self._send_heartbeats(office)
+
+    def must_step_down(self, office: Primary) -> str:
+        """Return why the coordinator may not stay in office ("": it may): E4, M2."""
+        if office.authority.lost():
+            return "no majority acknowledged its heartbeats"
+        if self.state.stalled():
+            return "its disk does not answer"
+        if self.state.full:
+            return "its disk is full"
+        if not self.has_promises(office):
+            return "no majority of the new configuration has promised its epoch"
+        return ""
+
+    def has_promises(self, office: Primary) -> bool:
+        """Return whether a majority of the *current* configuration promised this epoch (M2)."""
+        state = self.state
+        count = 1
+        for name, peer in office.authority.peers.items():
+            promised = office.promisers.get(name) == peer.disk
+            if promised or peer.matched >= office.start:  # whoever accepted in this epoch has promised it
+                count += 1
+        return count >= state.majority()
+
+    def _continue_office(self, office: Primary) -> bool:
+        """Hand over (leaving), or stand again above a higher promise, once all grants have ended (E5)."""
+        state = self.state
+        if not state.leaving and not self.reelect_above:
+            return False
+        office.authority.granting = False
+        if state.leaving:
+            office.closing = True
+        if state.now < office.authority.grants_until():
+            return False
+        if state.leaving:
+            if office.open and state.now - office.open[0][2] < state.limits.lease_us:
+                return False
+            successor = self._successor(office)
+            self.become_follower("hands over")
+            self.grants_end = state.now  # it reads and grants no more: nothing of this office outlives it
+            state.broadcast(m.Release(office.epoch, successor))
+            return True
+        self.election.seen = max(self.election.seen, self.reelect_above)
+        self.reelect_above = 0
+        self.become_follower("stands again above a higher promise")
+        self.grants_end = min(self.grants_end, state.now)
+        self.acceptor.loyal_epoch = office.epoch
+        self.election.stand(predecessor=office.epoch)
+        return True
+
+    def _successor(self, office: Primary) -> str:
+        best = max(office.authority.peers.items(), key=lambda item: (item[1].matched, item[0]), default=None)
+        return best[0] if best else ""
+
+    def _send_heartbeats(self, office: Primary) -> None:
+        office.heartbeat(self.checkpoints.announced, self.digests.verdict)
+
+    # --- the end of every step --------------------------------------------------------------------------------------
+
+    def _finish(self) -> Effects:
+        """Let consequences follow: slots for what is queued, commits, announcements, execution, answers."""
+        office = self.office
+        if office is not None:
+            before = self.state.configuration
+            office.drain()
+            office.advance()
+            if self.state.configuration is not before:
+                office.authority.refresh_members()
+            office.send_accepts()
+            office.announce()
+            self.desk.answer(office, self.contact)
+            if self.desk.wants_round(office) and self.state.now > office.authority.last_round_at:
+                self._send_heartbeats(office)
+        self.state.feed()
+        self._settle_role()
+        self.invariants()
+        return self.state.finish()
+
+    def _adopt_logged_configuration(self) -> None:
+        """Configuration entries between the store's state and the committed prefix hold already."""
+        state = self.state
+        for slot in range(state.applied + 1, state.log.committed + 1):
+            held = state.log.get(slot)
+            if held is not None and batch_kind(held[2]) == CONFIGURATION:
+                state.configure(held[2], slot, held[0])
+
+    def invariants(self) -> None:
+        """Stop the process if the replica's own rules are broken."""
+        state = self.state
+        log = state.log
+        check(log.base <= log.committed <= log.highest, "base <= committed <= highest")
+        check(state.applied <= state.fed <= log.committed, "applied <= fed <= committed")
+        check(state.matched >= log.committed, "everything committed is matched")
+        if self.office is not None:
+            check(state.role is Role.COORDINATOR, "only a coordinator has an office")
+            check(state.promised == self.office.epoch, "a coordinator has promised nothing above its epoch")
+            check(self.office.assigned >= log.committed, "nothing is committed that was not assigned")
+        else:
+            check(state.role is not Role.COORDINATOR, "a coordinator has an office")

@@ -1,0 +1,229 @@
+"""What the rooms of one replica share: identity, durable state, log, and the effects of the current step."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from replicad.core.group.configuration import Configuration
+from replicad.core.group.effects import EVERYONE, Effects
+from replicad.core.group.log import SlotLog, batch_kind
+from replicad.core.journal.records import EntryRecord, FormationRecord, PromiseRecord, WatermarkRecord
+from replicad.core.model.errors import check
+from replicad.core.model.operations import CONFIGURATION, decode_batch
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from replicad.core.journal.recovery import DurableState
+    from replicad.core.journal.records import Record
+    from replicad.core.model.limits import Limits
+    from replicad.core.model.messages import Message
+
+
+class Role(StrEnum):
+    """What a replica is at the moment. Transitions: see ``Replica.become_*``, and nowhere else."""
+
+    UNFORMED = "unformed"
+    LEARNER = "learner"
+    FOLLOWER = "follower"
+    CANDIDATE = "candidate"
+    COORDINATOR = "coordinator"
+
+
+class GroupState:
+    """Shared by the rooms of one replica; every field has one owner who writes it, named beside it."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        disk: str,
+        boot: int,
+        members: tuple[str, ...],
+        limits: Limits,
+        durable: DurableState,
+        applied: int,
+        digest: bytes,
+        configuration: bytes,
+        lost: bool,
+        rebuild: bool,
+        random: Random,
+        now: int,
+    ) -> None:
+        self.node = node
+        self.disk = disk
+        self.boot = boot
+        self.initial_members = members
+        self.limits = limits
+        self.random = random
+        self.started_at = now
+        self.now = now
+        self.lost = lost
+        self.rebuilding = rebuild  # digests, catch_up: the store is not to be trusted until a transfer replaced it
+        self.full = False  # replica: the disk is full
+        self.leaving = False  # replica: a hand-over was asked for
+
+        self.role = Role.UNFORMED  # replica
+        self.promised = durable.promised  # promise()
+        self.epoch = 0  # acceptor, election: the epoch that this replica follows or leads
+        self.coordinator = ""  # acceptor, election: its coordinator ("" unknown)
+        self.log = SlotLog(durable, applied)
+        self.configuration: Configuration | None = None  # configure()
+        for encoded in (durable.formation, configuration):
+            known = Configuration.decode(encoded) if encoded else None
+            if known is not None and (self.configuration is None or known.version > self.configuration.version):
+                self.configuration = known
+        self.applied = applied  # replica.executed
+        self.digest = digest
+        self.fed = applied  # feed(): the last slot given to the executor
+        self.matched = self.log.committed  # accept(): all slots up to it are decided or accepted at `epoch`
+
+        self.out = Effects()
+        self.tickets = 0  # flushes asked for
+        self.durable_tickets = 0  # flushes done
+        self.unflushed: deque[tuple[int, int, int]] = deque()  # (ticket, lowest slot written, asked at)
+        self._lowest_written = 0
+        self._watermark_logged = durable.committed
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    def send(self, to: str, message: Message) -> None:
+        """Send at once."""
+        self.out.send.append((to, message))
+
+    def send_durable(self, to: str, message: Message) -> None:
+        """Send once everything logged so far is durable."""
+        self.out.send_durable.append((to, message))
+
+    def broadcast(self, message: Message) -> None:
+        """Send to every peer at once."""
+        self.out.send.append((EVERYONE, message))
+
+    def event(self, name: str, **fields: object) -> None:
+        """Put a line into the event log."""
+        self.out.events.append((name, fields))
+
+    # --- logging ----------------------------------------------------------------------------------------------------
+
+    def append(self, record: Record) -> None:
+        """Append a record to the message log."""
+        self.out.append.append(record)
+
+    def promise(self, epoch: int) -> None:
+        """Promise all slots at ``epoch``; durable before anything sent by :meth:`send_durable` leaves."""
+        check(epoch > self.promised, "a promise only rises")
+        self.promised = epoch
+        self.append(PromiseRecord(epoch))
+
+    def hold(self, slot: int, epoch: int, round_: int, value: bytes, *, decided: bool) -> None:
+        """Hold and log a value for a slot."""
+        self.log.put(slot, epoch, round_, value)
+        self.append(EntryRecord(slot, epoch, round_, decided, value))
+        if self._lowest_written == 0 or slot < self._lowest_written:
+            self._lowest_written = slot
+
+    def durable_limit(self, slot: int) -> int:
+        """Return the highest slot, at most ``slot``, below which nothing waits for a flush."""
+        if self._lowest_written:
+            slot = min(slot, self._lowest_written - 1)
+        for _, lowest, _ in self.unflushed:
+            if lowest:
+                slot = min(slot, lowest - 1)
+        return slot
+
+    def oldest_flush(self) -> int:
+        """Return when the oldest unfinished flush was asked for (0: none is waiting)."""
+        return self.unflushed[0][2] if self.unflushed else 0
+
+    def stalled(self) -> bool:
+        """Return whether the disk has not answered for ``stall_after``."""
+        oldest = self.oldest_flush()
+        return bool(oldest) and self.now - oldest > self.limits.stall_after_us
+
+    def finish(self) -> Effects:
+        """Close the step: number the flush, and return the effects."""
+        out = self.out
+        if out.append:
+            if self.log.committed > self._watermark_logged:
+                self._watermark_logged = self.log.committed
+                out.append.append(WatermarkRecord(self.log.committed))
+            self.tickets += 1
+            self.unflushed.append((self.tickets, self._lowest_written, self.now))
+            self._lowest_written = 0
+        self.out = Effects()
+        return out
+
+    # --- committing -------------------------------------------------------------------------------------------------
+
+    def commit(self, slot: int) -> None:
+        """Every slot up to ``slot`` is committed, with the values held here."""
+        first = self.log.committed + 1
+        if slot < first:
+            return
+        self.log.advance(slot)
+        self.matched = max(self.matched, slot)
+        self.extend_matched()
+        for number in range(first, slot + 1):
+            held = self.log.get(number)
+            check(held is not None, f"slot {number} is committed but not held")
+            if held is not None and batch_kind(held[2]) == CONFIGURATION:
+                self.configure(held[2], number, held[0])
+
+    def extend_matched(self) -> None:
+        """Count slots that were accepted at this very epoch before a restart."""
+        while (held := self.log.get(self.matched + 1)) is not None and held[0] == self.epoch:
+            self.matched += 1
+
+    def configure(self, value: bytes, slot: int, epoch: int) -> None:
+        """A configuration entry is committed: it governs the slots above (rule M2)."""
+        _, payload = decode_batch(value)
+        check(type(payload) is bytes, "a configuration entry holds bytes")
+        configuration = Configuration.decode(payload) if isinstance(payload, bytes) else None
+        check(configuration is not None and configuration.slot == slot, "a configuration knows its slot")
+        if configuration is None or (self.configuration and configuration.version <= self.configuration.version):
+            return
+        newcomer = not self.is_member()
+        self.configuration = configuration
+        self.append(FormationRecord(configuration.encode()))
+        if newcomer and self.is_member() and epoch > self.promised:
+            # A newcomer has promised nothing yet; it must not serve an epoch older than the one that admitted it.
+            self.promise(epoch)
+        self.event("configuration", version=configuration.version, slot=slot)
+
+    def feed(self) -> None:
+        """Give the executor what is committed and durable here, in order."""
+        if self.rebuilding:
+            return
+        limit = self.durable_limit(self.log.committed)
+        while self.fed < limit:
+            held = self.log.get(self.fed + 1)
+            if held is None:
+                return
+            self.fed += 1
+            self.out.apply.append((self.fed, held[2]))
+
+    # --- membership -------------------------------------------------------------------------------------------------
+
+    def is_member(self) -> bool:
+        """Return whether this disk is one of the configuration's."""
+        return self.configuration is not None and self.configuration.holds(self.node, self.disk)
+
+    def is_voter(self) -> bool:
+        """Return whether this disk may promise, accept and count (M4): it holds the log up to its admission."""
+        member = self.configuration.member(self.node) if self.configuration else None
+        return member is not None and member.disk == self.disk and self.log.committed >= member.since
+
+    def counts(self, node: str, disk: str) -> bool:
+        """Return whether what this peer says counts: its disk is the member's current one (rules L2, M4)."""
+        return self.configuration is not None and self.configuration.holds(node, disk)
+
+    def peers(self) -> list[str]:
+        """Return the other members' names (before formation: the other initial members)."""
+        names = self.configuration.nodes() if self.configuration else self.initial_members
+        return [name for name in names if name != self.node]
+
+    def majority(self) -> int:
+        """Return the size of a majority of the current configuration."""
+        return self.configuration.majority() if self.configuration else len(self.initial_members) // 2 + 1

@@ -1,0 +1,77 @@
+"""The view: the members on whose acceptance every commit waits, because they may hold a lease. Rules C1, V1, V2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from replicad.core.group.authority import Authority, Peer
+    from replicad.core.group.state import GroupState
+
+
+class View:
+    """Who is in the view, and since which slot."""
+
+    def __init__(self, state: GroupState, authority: Authority) -> None:
+        self.state = state
+        self.authority = authority
+        self.joined: dict[str, int] = {}
+        """Member -> b, the last slot assigned when it joined: it is waited for above b (V1)."""
+
+    def members(self) -> tuple[str, ...]:
+        """Return the names in the view, the coordinator first."""
+        return (self.state.node, *self.joined)
+
+    def limit(self, slot: int) -> int:
+        """Return the highest slot, at most ``slot``, that every member of the view lets commit (C1)."""
+        for name, joined_at in self.joined.items():
+            slot = min(slot, max(self.authority.peers[name].matched, joined_at))
+        return slot
+
+    def consider(self, assigned: int, recovered: int) -> None:
+        """Take in members that answer and have caught up (V1)."""
+        if self.state.applied < recovered or not self.authority.granting:
+            return
+        for name, peer in self.authority.peers.items():
+            if name in self.joined or not self.fresh(peer) or peer.lease_request == 0:
+                continue
+            if assigned - peer.matched <= self.state.limits.join_lag_slots:
+                self.joined[name] = assigned
+                self.state.event("view_joined", member=name, slot=assigned)
+
+    def fresh(self, peer: Peer) -> bool:
+        """Return whether the member answered within the last few heartbeats."""
+        return peer.acked_sent_at >= 0 and self.state.now - peer.heard_at <= 3 * self.state.limits.heartbeat_us
+
+    def may_hold(self, name: str) -> bool:
+        """Return whether a grant may go to this member now: it must have applied b (V1)."""
+        joined_at = self.joined.get(name)
+        return joined_at is not None and self.authority.peers[name].applied >= joined_at
+
+    def drop_unfit(self, oldest_open: int, open_since: int) -> None:
+        """Drop holders that are silent, or leave slots unaccepted, once their last grant has ended (V2)."""
+        for name in list(self.joined):
+            peer = self.authority.peers.get(name)
+            if peer is None:
+                del self.joined[name]
+            elif self.unfit(peer, oldest_open, open_since) and self.may_drop(peer):
+                del self.joined[name]
+                self.state.event("view_dropped", member=name)
+
+    def unfit(self, peer: Peer, oldest_open: int, open_since: int) -> bool:
+        """Return whether this member should get no more grants."""
+        if peer.lease_request == 0 or not self.fresh(peer):
+            return True
+        late = bool(oldest_open) and peer.matched < oldest_open
+        return late and self.state.now - open_since > self.state.limits.stall_after_us
+
+    def may_drop(self, peer: Peer) -> bool:
+        """Return whether no read can happen any more under a grant to this member."""
+        return self.state.now >= peer.granted_until
+
+    def remove(self, name: str) -> bool:
+        """Try to take a member out (M3: before its disk leaves the configuration); True when it is out."""
+        peer = self.authority.peers.get(name)
+        if name in self.joined and (peer is None or self.may_drop(peer)):
+            del self.joined[name]
+        return name not in self.joined

@@ -1,0 +1,1 @@
+"""The message log as pure functions: records, segments, recovery."""

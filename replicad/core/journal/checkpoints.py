@@ -1,0 +1,309 @@
+"""A checkpoint file as a pure stream: a group's whole state at one slot, in bytes that prove themselves.
+
+A file is a magic number and frames: 4-byte length of the body, 4-byte crc32 of the body (seeded with the frame's
+position, so that a frame in a wrong place never verifies), and the body: one byte of kind, then msgpack.
+
+====  ========  ===================================================================================
+kind  name      content
+====  ========  ===================================================================================
+1     header    see :class:`CheckpointHeader`; exactly one, the first
+2     entries   ``[key, entry, key, entry, …]``, keys strictly ascending over all frames
+3     requests  ``[slot, record, …]``, slots strictly ascending over all frames
+4     trailer   ``(number of entries, number of request records, digest)``; exactly one, the last
+====  ========  ===================================================================================
+
+What an entry is, and how it counts for the digest, is the key-value machine's business: the decoder is given something
+that recomputes (:class:`Recompute`) and refuses a file whose content does not add up to the digest in its header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import NamedTuple, Protocol, cast
+from zlib import crc32
+
+import msgpack
+
+from replicad.core.model.errors import DamageError, check
+
+MAGIC = b"replicad checkpoint\n"
+FORMAT_VERSION = 1
+FRAME_BYTES = 256 * 1024
+"""A frame of entries is closed when it holds this much."""
+FRAME_BYTES_MAX = 64 * 1024 * 1024
+"""A longer frame is damage: nothing larger is ever read into memory."""
+
+HEADER = 1
+ENTRIES = 2
+REQUESTS = 3
+TRAILER = 4
+
+_PREFIX = Struct(">II")
+_ITEM_OVERHEAD = 16
+
+
+class CheckpointHeader(NamedTuple):
+    """Whose state this is and at which slot; ``last_index`` and ``digest`` are the machine's after it."""
+
+    machine_version: int
+    cluster: str
+    group: str
+    slot: int
+    last_index: int
+    digest: bytes
+    configuration: bytes
+
+
+class Entries(NamedTuple):
+    """Some entries, in key order."""
+
+    pairs: list[tuple[bytes, bytes]]
+
+
+class Requests(NamedTuple):
+    """Some request records, in slot order."""
+
+    records: list[tuple[int, bytes]]
+
+
+class Trailer(NamedTuple):
+    """The end: what must have come before it."""
+
+    entries: int
+    requests: int
+    digest: bytes
+
+
+Part = CheckpointHeader | Entries | Requests | Trailer
+
+_HEADER_TYPES = (int, str, str, int, int, bytes, bytes)
+_TRAILER_TYPES = (int, int, bytes)
+
+
+class Source(Protocol):
+    """What is written: a store, or a view of one, that does not change meanwhile."""
+
+    def scan(self, prefix: bytes, after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Yield entries in key order."""
+
+    def scan_requests(self) -> Iterator[tuple[int, bytes]]:
+        """Yield request records in slot order."""
+
+
+class Recompute(Protocol):
+    """A digest computed from content alone (``core/kv/digest.StateDigest``)."""
+
+    def add_entry(self, key: bytes, entry: bytes) -> None:
+        """Count an entry; raises DamageError if it contradicts itself."""
+
+    def add_requests(self, slot: int, record: bytes) -> None:
+        """Count a request record."""
+
+    def add_configuration(self, configuration: bytes) -> None:
+        """Count the configuration."""
+
+    def value(self) -> bytes:
+        """Return the digest."""
+
+
+class CheckpointEncoder:
+    """Yields a checkpoint file, about :data:`FRAME_BYTES` at a time, so that the caller may pause in between."""
+
+    def __init__(self, header: CheckpointHeader, source: Source) -> None:
+        """Prepare to write ``source``, whose digest ``header`` claims; whoever reads the file recomputes it."""
+        self._header = header
+        self._source = source
+        self._position = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the file's bytes; only once."""
+        check(self._position == 0, "a checkpoint encoder is used once")
+        self._position = len(MAGIC)
+        yield MAGIC
+        yield self._frame(HEADER, (FORMAT_VERSION, *self._header))
+        entries = requests = 0
+        for items in _grouped(self._source.scan(b"")):
+            entries += len(items) // 2
+            yield self._frame(ENTRIES, items)
+        for items in _grouped(self._source.scan_requests()):
+            requests += len(items) // 2
+            yield self._frame(REQUESTS, items)
+        yield self._frame(TRAILER, (entries, requests, self._header.digest))
+
+    def _frame(self, kind: int, content: object) -> bytes:
+        body = bytes((kind,)) + cast("bytes", msgpack.packb(content))
+        frame = _PREFIX.pack(len(body), crc32(body, self._position & 0xFFFFFFFF)) + body
+        self._position += len(frame)
+        return frame
+
+
+def _grouped(pairs: Iterator[tuple[bytes, bytes]] | Iterator[tuple[int, bytes]]) -> Iterator[list[bytes | int]]:
+    """Yield flat lists ``[name, data, name, data, …]`` of about one frame's size."""
+    items: list[bytes | int] = []
+    size = 0
+    for name, data in pairs:
+        items += (name, data)
+        size += len(data) + (len(name) if type(name) is bytes else 0) + _ITEM_OVERHEAD
+        if size >= FRAME_BYTES:
+            yield items
+            items, size = [], 0
+    if items:
+        yield items
+
+
+class Sink(Protocol):
+    """Where the parts of a checkpoint go: a store in a write transaction."""
+
+    def put(self, key: bytes, entry: bytes) -> None:
+        """Write an entry."""
+
+    def put_requests(self, slot: int, record: bytes) -> None:
+        """Keep a request record."""
+
+
+def write_part(sink: Sink, part: Part) -> None:
+    """Write the entries or request records of one part; a header and a trailer hold none."""
+    match part:
+        case Entries(pairs):
+            for key, entry in pairs:
+                sink.put(key, entry)
+        case Requests(records):
+            for slot, record in records:
+                sink.put_requests(slot, record)
+        case _:
+            pass
+
+
+class CheckpointDecoder:
+    """Turns the bytes of a checkpoint file back into parts, and believes nothing.
+
+    Feed it the file in pieces of any size, then call :meth:`finish`. What :meth:`feed` returns before that is checked
+    frame by frame, but is not yet known to be complete: do not serve it.
+    """
+
+    def __init__(self, recompute: Recompute) -> None:
+        self._recompute = recompute
+        self._buffer = bytearray()
+        self._position = 0
+        self._started = False
+        self._last_key: bytes | None = None
+        self._last_slot = -1
+        self._entries = 0
+        self._requests = 0
+        self.header: CheckpointHeader | None = None
+        self.trailer: Trailer | None = None
+
+    def feed(self, data: bytes) -> list[Part]:
+        """Return the parts that ``data`` completes; raises DamageError at the first that is not as it was written."""
+        self._buffer += data
+        if not self._started:
+            if len(self._buffer) < len(MAGIC):
+                return []
+            if self._buffer[: len(MAGIC)] != MAGIC:
+                raise DamageError("this is not a checkpoint file: it does not begin like one")
+            del self._buffer[: len(MAGIC)]
+            self._position = len(MAGIC)
+            self._started = True
+        parts: list[Part] = []
+        at = 0
+        while len(self._buffer) - at >= _PREFIX.size:
+            length, crc = _PREFIX.unpack_from(self._buffer, at)
+            if not 0 < length <= FRAME_BYTES_MAX:
+                raise DamageError(f"the frame at byte {self._position} claims {length} bytes")
+            end = at + _PREFIX.size + length
+            if len(self._buffer) < end:
+                break
+            body = bytes(memoryview(self._buffer)[at + _PREFIX.size : end])
+            if crc32(body, self._position & 0xFFFFFFFF) != crc:
+                raise DamageError(f"the frame at byte {self._position} fails its checksum")
+            parts.append(self._part(body))
+            self._position += end - at
+            at = end
+        del self._buffer[:at]
+        return parts
+
+    def finish(self) -> CheckpointHeader:
+        """Return the header of a file that is complete and adds up; raises DamageError if it does not."""
+        if self.header is None or self.trailer is None:
+            raise DamageError(f"the checkpoint is cut short at byte {self._position + len(self._buffer)}")
+        if self._buffer:
+            raise DamageError(f"{len(self._buffer)} bytes follow the checkpoint's end")
+        return self.header
+
+    def _part(self, body: bytes) -> Part:
+        try:
+            content = msgpack.unpackb(memoryview(body)[1:], use_list=False)
+        except (ValueError, msgpack.exceptions.UnpackException) as error:
+            raise DamageError(f"the frame at byte {self._position} is not msgpack: {error}") from error
+        kind = body[0]
+        if type(content) is not tuple:
+            raise DamageError(f"the frame at byte {self._position} is not a list")
+        if self.trailer is not None:
+            raise DamageError(f"a frame follows the trailer at byte {self._position}")
+        if (kind == HEADER) != (self.header is None):
+            raise DamageError(f"the frame at byte {self._position} has kind {kind} in a wrong place")
+        if kind == HEADER:
+            return self._on_header(content)
+        if kind == ENTRIES:
+            return self._on_entries(content)
+        if kind == REQUESTS:
+            return self._on_requests(content)
+        if kind == TRAILER:
+            return self._on_trailer(content)
+        raise DamageError(f"the frame at byte {self._position} has the unknown kind {kind}")
+
+    def _on_header(self, content: tuple[object, ...]) -> CheckpointHeader:
+        if not content or content[0] != FORMAT_VERSION:
+            version = content[0] if content else None
+            raise DamageError(f"the checkpoint has format version {version!r}; this program reads {FORMAT_VERSION}")
+        if tuple(type(field) for field in content[1:]) != _HEADER_TYPES:
+            raise DamageError("the checkpoint's header has fields of wrong types")
+        header = self.header = CheckpointHeader(*content[1:])  # type: ignore[arg-type] # checked just above
+        self._recompute.add_configuration(header.configuration)
+        return header
+
+    def _pairs(self, content: tuple[object, ...]) -> list[tuple[object, object]]:
+        if len(content) % 2:
+            raise DamageError(f"the frame at byte {self._position} is not a list of pairs")
+        return list(zip(content[::2], content[1::2], strict=True))
+
+    def _on_entries(self, content: tuple[object, ...]) -> Entries:
+        if self._requests:
+            raise DamageError(f"entries after request records at byte {self._position}")
+        pairs = self._pairs(content)
+        add = self._recompute.add_entry
+        last = self._last_key
+        for key, entry in pairs:
+            if type(key) is not bytes or type(entry) is not bytes or (last is not None and key <= last):
+                raise DamageError(f"an entry near byte {self._position} is malformed or out of order")
+            add(key, entry)
+            last = key
+        self._last_key = last
+        self._entries += len(pairs)
+        return Entries(cast("list[tuple[bytes, bytes]]", pairs))
+
+    def _on_requests(self, content: tuple[object, ...]) -> Requests:
+        records = self._pairs(content)
+        for slot, record in records:
+            if type(slot) is not int or type(record) is not bytes or slot <= self._last_slot:
+                raise DamageError(f"a request record near byte {self._position} is malformed or out of order")
+            self._recompute.add_requests(slot, record)
+            self._last_slot = slot
+        self._requests += len(records)
+        return Requests(cast("list[tuple[int, bytes]]", records))
+
+    def _on_trailer(self, content: tuple[object, ...]) -> Trailer:
+        if tuple(type(field) for field in content) != _TRAILER_TYPES:
+            raise DamageError("the checkpoint's trailer has fields of wrong types")
+        trailer = Trailer(*content)  # type: ignore[arg-type] # checked just above
+        if (trailer.entries, trailer.requests) != (self._entries, self._requests):
+            raise DamageError(
+                f"the checkpoint holds {self._entries} entries and {self._requests} request records, "
+                f"but its trailer counts {trailer.entries} and {trailer.requests}"
+            )
+        computed = self._recompute.value()
+        if self.header is None or computed != self.header.digest or computed != trailer.digest:
+            raise DamageError(f"the checkpoint's content has digest {computed.hex()}, not the one that it claims")
+        self.trailer = trailer
+        return trailer

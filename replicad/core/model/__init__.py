@@ -1,0 +1,1 @@
+"""The vocabulary: identifiers, operations, messages, errors and limits."""

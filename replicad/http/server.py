@@ -1,0 +1,256 @@
+"""The HTTP server of one node: connections, dispatch, the bound on requests in flight, counting, start and stop.
+
+It stands on aiohttp's low-level ``web.Server``: no router, no middleware, no access log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, cast
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from prometheus_client import Counter
+
+from replicad.core.model.errors import RequestError
+from replicad.http import kv
+from replicad.http.admin import Admin
+from replicad.http.facade import NodeRuntime
+from replicad.http.listing import Bounds, Streamed
+from replicad.http.parameters import refuse
+from replicad.http.responses import Common, Prepared
+
+KV = "/v1/kv/"
+COUNTED_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "POST"})
+ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n"
+    b"X-Replicad-Outcome: definite\r\nConnection: close\r\n\r\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Bounds of one HTTP server."""
+
+    in_flight: int = 2_048
+    """Requests for keys that are being served; the next one gets 429."""
+    connections: int = 4_096
+    """Open connections; the next one gets 503 and is closed."""
+    body_seconds: float = 30.0
+    """How long a body may take to arrive."""
+    idle_seconds: float = 120.0
+    """How long a connection may be silent between requests, or take to send a head."""
+    listing: Bounds = field(default_factory=Bounds)
+
+
+class Connection(web.RequestHandler):
+    """One client's connection: counted, and answering what is no HTTP in one sentence instead of a stack trace."""
+
+    __slots__ = ()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or refuse it in a word when there are too many."""
+        server = cast("ConnectionServer", self._manager)
+        if server.open_count >= server.connections_max:
+            server.refused.inc()
+            writer = cast("asyncio.WriteTransport", transport)
+            writer.write(BUSY)
+            writer.close()
+            self._manager = None
+            return
+        server.open_count += 1
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the connection."""
+        if self._manager is not None:
+            cast("ConnectionServer", self._manager).open_count -= 1
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,  # noqa: ARG002 - aiohttp's signature
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer a request that could not be parsed (handlers keep their own errors)."""
+        server = cast("ConnectionServer", self._manager)
+        if request.writer.output_size > 0 or self._manager is None:
+            raise ConnectionResetError("an answer broke off in the middle")
+        reason = (message or "").strip().partition("\n")[0].rstrip(":. ")
+        if isinstance(exc, LineTooLong):
+            reason = f"its first line or one of its headers is longer than {self.max_field_size} bytes"
+        answer = server.common.error(
+            request, refuse(f"this is not a valid HTTP request: {reason or 'it is malformed'}")
+        )
+        answer.keep = False
+        server.unparsed.inc()
+        return answer
+
+
+class ConnectionServer(web.Server):
+    """aiohttp's server, making our connections."""
+
+    def __init__(self, handler: Any, common: Common, refused: Counter, unparsed: Counter, limits: ServerLimits) -> None:
+        super().__init__(
+            handler,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=limits.idle_seconds,
+            lingering_time=2.0,
+            logger=logging.getLogger("replicad.http"),
+        )
+        self.common = common
+        self.refused = refused
+        self.unparsed = unparsed
+        self.open_count = 0
+        self.connections_max = limits.connections
+
+    def __call__(self) -> web.RequestHandler:
+        """Return the protocol of a new connection."""
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+
+class Children(dict[tuple[str, ...], Any]):
+    """Label children of a metric, resolved when they are first needed."""
+
+    def __init__(self, metric: Any) -> None:
+        super().__init__()
+        self.metric = metric
+
+    def __missing__(self, labels: tuple[str, ...]) -> Any:
+        child = self[labels] = self.metric.labels(*labels)
+        return child
+
+
+def usual_spelling(target: str) -> str:
+    """Return the raw path of a request as origin servers mostly see it: a proxy's absolute form is cut."""
+    if target == "*":
+        return "/"
+    if not target.startswith("/"):
+        target = ABSOLUTE.sub("", target, count=1) or "/"
+    return KV + target[6:] if target == "/v1/kv" or target.startswith("/v1/kv?") else target
+
+
+class HttpServer:
+    """Serves one node's runtime over HTTP.
+
+    ``await start()`` binds (port 0 picks one: see ``port``) and raises OSError with a plain sentence when it cannot.
+    ``await stop()`` stops accepting, lets requests in flight finish within a bound, and closes every connection.
+    """
+
+    def __init__(self, runtime: NodeRuntime, host: str, port: int, limits: ServerLimits | None = None) -> None:
+        self.runtime = runtime
+        self.host = host
+        self.port = port
+        self.limits = limits or ServerLimits()
+        self.in_flight = 0
+        self.in_flight_max = self.limits.in_flight
+        self.common = Common(runtime.name)
+        self.kv = kv.KeyValue(runtime, self.common, self.limits.body_seconds, self.limits.listing)
+        self.admin = Admin(runtime, self.common)
+        self.outcomes = Children(runtime.metrics.http_requests)
+        self.seconds = Children(runtime.metrics.http_seconds)
+        self.server: ConnectionServer | None = None
+        self.listener: asyncio.Server | None = None
+        self.renewal: asyncio.TimerHandle | None = None
+        runtime.metrics.on_scrape(self.observe)
+
+    async def start(self) -> None:
+        """Bind and serve."""
+        loop = asyncio.get_running_loop()
+        self.server = ConnectionServer(
+            self.handle,
+            self.common,
+            self.runtime.metrics.http_connections_refused,
+            self.outcomes["other", "other", "bad_request"],
+            self.limits,
+        )
+        try:
+            self.listener = await loop.create_server(self.server, self.host, self.port, backlog=1024)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise OSError(error.errno, f"HTTP cannot listen on {self.host}:{self.port}: {reason}") from error
+        self.port = self.listener.sockets[0].getsockname()[1]
+        self.renew(loop)
+
+    async def stop(self, grace_seconds: float = 5.0) -> None:
+        """Stop accepting, finish what is in flight within ``grace_seconds``, close."""
+        if self.listener is None or self.server is None:
+            return
+        self.listener.close()
+        self.server.pre_shutdown()
+        await self.server.shutdown(grace_seconds / 2)  # it waits so long twice: for the request, then for its task
+        await self.listener.wait_closed()
+        if self.renewal is not None:
+            self.renewal.cancel()
+        self.listener = self.server = None
+
+    def renew(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Keep the Date header right, once a second instead of once a request."""
+        self.common.renew()
+        self.renewal = loop.call_later(1.0, self.renew, loop)
+
+    def observe(self) -> None:
+        """Set the gauges that this server knows."""
+        self.runtime.metrics.http_in_flight.set(self.in_flight)
+        self.runtime.metrics.http_connections.set(self.server.open_count if self.server is not None else 0)
+
+    async def handle(self, request: web.BaseRequest) -> Prepared | Streamed:
+        """Answer one request and count it."""
+        started = perf_counter()
+        method = request.method
+        target = request.raw_path
+        if not target.startswith(KV):
+            target = usual_spelling(target)
+        route = "kv" if target.startswith(KV) else "page"
+        answer: Prepared | Streamed
+        self.in_flight += 1
+        try:
+            if route != "kv":
+                answer = await self.admin.serve(request, method, target)
+            elif self.in_flight <= self.in_flight_max:
+                answer = await self.kv.serve(request, method, target[7:])
+            else:
+                answer = self.overloaded(request)
+        except RequestError as error:
+            answer = self.failed(request, error, target)
+        except ConnectionError:
+            self.outcomes[route, self.counted(method), "client_gone"].inc()
+            raise
+        except Exception as error:  # noqa: BLE001 - the last resort: report, answer, go on
+            answer = self.broken(request, error)
+        finally:
+            self.in_flight -= 1
+        method = self.counted(method)
+        self.outcomes[route, method, answer.outcome].inc()
+        self.seconds[route, method].observe(perf_counter() - started)
+        return answer
+
+    def counted(self, method: str) -> str:
+        """Return the method as a label: what clients make up must not make up labels."""
+        return method if method in COUNTED_METHODS else "other"
+
+    def overloaded(self, request: web.BaseRequest) -> Prepared:
+        """Refuse a request beyond the bound."""
+        sentence = f"this node is serving {self.in_flight_max} requests already; nothing was done"
+        return self.common.error(request, RequestError("overloaded", sentence))
+
+    def failed(self, request: web.BaseRequest, error: RequestError, target: str) -> Prepared:
+        """Return the answer to a request that was refused or failed."""
+        if error.kind.status != 405:
+            return self.common.error(request, error)
+        allow = kv.METHODS if target.startswith(KV) else self.admin.allowed(target)
+        return self.common.error(request, error, extra=b"Allow: %b\r\n" % allow.encode())
+
+    def broken(self, request: web.BaseRequest, error: Exception) -> Prepared:
+        """Report a bug to the loop's exception handler (the runtime's) and return the answer."""
+        about = {"message": f"{request.method} {request.raw_path[:200]} failed", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(about)
+        return self.common.error(request, RequestError("internal"))

@@ -1,0 +1,260 @@
+"""Pulls the simulator's levers at random times, within what the protocol promises to survive.
+
+The one limit that is not a matter of taste: disks are damaged or wiped only while, with the new one, no more than a
+minority of the members lacks what the group relies on (M5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from replicad.lab.simulated_node import SimulatedNode
+    from replicad.lab.simulator import Simulator
+
+FUSE_ACTIONS_MAX = 40
+
+
+class Nemesis:
+    """One run's faults, from :meth:`start` to :meth:`stop`."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self._simulator = simulator
+        self._queue = simulator.queue
+        self._settings = simulator.swarm.nemesis
+        self._stopped = False
+        self._randoms: dict[str, Random] = {}
+        self._enabled: list[Callable[[Random], None]] = []
+
+    def start(self) -> None:
+        """Begin; every kind of fault has a stream of its own."""
+        settings = self._settings
+        kinds: list[tuple[str, int, Callable[[Random], None]]] = [
+            ("crash", settings.crash_us, self._crash),
+            ("power", settings.power_us, self._power),
+            ("blackout", settings.blackout_us, self._blackout),
+            ("pause", settings.pause_us, self._pause),
+            ("partition", settings.partition_us, self._partition),
+            ("one_way", settings.one_way_us, self._one_way),
+            ("hang", settings.hang_us, self._hang),
+            ("full", settings.full_us, self._fill),
+            ("rot", settings.rot_us, self._rot),
+            ("wipe", settings.wipe_us, self._wipe),
+            ("hand_over", settings.hand_over_us, self._hand_over),
+            ("checkpoint", settings.checkpoint_us, self._checkpoint),
+        ]
+        self._enabled = [pull for _, mean, pull in kinds[:-2] if mean]
+        kinds.append(("storm", settings.storm_us, self._storm))
+        for name, mean, pull in kinds:
+            if mean:
+                self._randoms[name] = Random(f"{self._simulator.seed}/faults/{name}")
+                self._plan(name, mean, pull)
+
+    def stop(self) -> None:
+        """Pull no lever any more."""
+        self._stopped = True
+
+    def _plan(self, name: str, mean: int, pull: Callable[[Random], None]) -> None:
+        random = self._randoms[name]
+
+        def due() -> None:
+            if self._stopped:
+                return
+            pull(random)
+            self._plan(name, mean, pull)
+
+        self._queue.after(int(random.expovariate(1.0) * mean), due)
+
+    def _outage(self, random: Random) -> int:
+        """Return how long something stays broken, in microseconds."""
+        long = random.randrange(1_000_000) < self._settings.long_ppm
+        duration = random.random()
+        return int(duration * 4_000_000) + 500_000 if long else int(duration * 600_000) + 1_000
+
+    def _after(self, delay: int, undo: Callable[[], None]) -> None:
+        """Undo a fault later, unless healing did it before."""
+
+        def due() -> None:
+            if not self._stopped:
+                undo()
+
+        self._queue.after(delay, due)
+
+    def _any(self, random: Random) -> SimulatedNode:
+        """Return a node; the coordinator more often than others, because it matters more."""
+        nodes = self._simulator.nodes
+        name = random.choice(self._simulator.names)
+        prefer = random.random() < 0.4
+        if prefer:
+            for node in nodes.values():
+                if node.process is not None and node.process.replica.role == "coordinator":
+                    return node
+        return nodes[name]
+
+    def _storm(self, random: Random) -> None:
+        """Pull several levers at nearly the same time."""
+        levers = random.randrange(2, 5)
+        for _ in range(levers):
+            delay = random.randrange(100_000)
+            if self._enabled:
+                pull = random.choice(self._enabled)
+                self._after(delay, lambda pull=pull: pull(random))  # type: ignore[misc]
+
+    # --- processes and machines ---------------------------------------------------------------------------------------
+
+    def _crash(self, random: Random) -> None:
+        self._kill(self._any(random), random, power=False)
+
+    def _power(self, random: Random) -> None:
+        self._kill(self._any(random), random, power=True)
+
+    def _kill(self, node: SimulatedNode, random: Random, *, power: bool) -> None:
+        """Kill now, or somewhere within the next steps."""
+        process = node.process
+        actions = random.randrange(FUSE_ACTIONS_MAX) if random.random() < 0.7 else -1
+        outage = self._outage(random)
+        if process is None:
+            return
+        self._simulator.count("fault power" if power else "fault crash")
+
+        def blow() -> None:
+            node.crash(power=power)
+            self._after(outage, node.start)
+
+        if actions < 0:
+            blow()
+        else:
+            process.light_fuse(actions, blow)
+
+    def _blackout(self, random: Random) -> None:
+        self._simulator.count("fault blackout")
+        for node in self._simulator.nodes.values():
+            outage = self._outage(random)
+            if node.process is not None:
+                node.crash(power=True)
+                self._after(outage, node.start)
+
+    def _pause(self, random: Random) -> None:
+        node = self._any(random)
+        actions = random.randrange(FUSE_ACTIONS_MAX)
+        outage = self._outage(random)
+        process = node.process
+        if process is None or process.paused:
+            return
+        self._simulator.count("fault pause")
+
+        def blow() -> None:
+            self._simulator.pause(node.name)
+            self._after(outage, process.resume)
+
+        process.light_fuse(actions, blow)
+
+    def _hand_over(self, random: Random) -> None:
+        node = self._any(random)
+        outage = self._outage(random)
+        process = node.process
+        if process is None:
+            return
+        self._simulator.count("fault hand over")
+        process.post(process.leave)
+
+        def leave() -> None:
+            if node.process is process:
+                node.crash(power=False)
+                self._after(outage, node.start)
+
+        self._after(1_000_000, leave)
+
+    def _checkpoint(self, random: Random) -> None:
+        process = self._any(random).process
+        if process is not None:
+            process.post(process.step, process.replica.request_checkpoint)
+
+    # --- network ------------------------------------------------------------------------------------------------------
+
+    def _partition(self, random: Random) -> None:
+        """Split the nodes into two sides; sometimes only one link, or one node from all others."""
+        names = list(self._simulator.names)
+        random.shuffle(names)
+        size = random.randrange(1, len(names))
+        side, other = names[:size], names[size:]
+        if random.random() < 0.3:
+            side, other = side[:1], other[:1]
+        pairs = [(a, b) for a in side for b in other]
+        self._cut([*pairs, *((b, a) for a, b in pairs)], random)
+
+    def _one_way(self, random: Random) -> None:
+        """A node that others do not hear, or that does not hear others, or one link in one direction."""
+        names = list(self._simulator.names)
+        random.shuffle(names)
+        node, others = names[0], names[1:]
+        kind = random.randrange(3)
+        pairs = [(node, other) for other in others] if kind == 0 else [(other, node) for other in others]
+        self._cut(pairs[:1] if kind == 2 else pairs, random)
+
+    def _cut(self, pairs: list[tuple[str, str]], random: Random) -> None:
+        network = self._simulator.network
+        self._simulator.count("fault partition")
+        self._simulator.note("net", "cut " + " ".join(f"{a}>{b}" for a, b in pairs))
+        for a, b in pairs:
+            network.block(a, b)
+
+        def undo() -> None:
+            self._simulator.note("net", "joined " + " ".join(f"{a}>{b}" for a, b in pairs))
+            for a, b in pairs:
+                network.unblock(a, b)
+
+        self._after(self._outage(random), undo)
+
+    # --- disks --------------------------------------------------------------------------------------------------------
+
+    def _hang(self, random: Random) -> None:
+        self._simulator.count("fault hang")
+        self._simulator.hang(self._any(random).name, self._outage(random))
+
+    def _fill(self, random: Random) -> None:
+        node = self._any(random)
+        outage = self._outage(random)
+        if node.full:
+            return
+        self._simulator.count("fault full")
+        node.set_full(full=True)
+
+        def undo() -> None:
+            if node.full:
+                node.set_full(full=False)
+
+        self._after(outage, undo)
+
+    def _may_lose(self, node: SimulatedNode) -> bool:
+        nodes = self._simulator.nodes.values()
+        for other in nodes:
+            other.check_established()
+        lacking = sum(not other.established for other in nodes if other is not node)
+        return node.established and lacking + 1 <= (len(nodes) - 1) // 2
+
+    def _rot(self, random: Random) -> None:
+        """Kill a node and damage its log or its newest checkpoint."""
+        node = self._any(random)
+        power = random.random() < 0.4
+        in_log = random.random() < 0.75
+        outage = self._outage(random)
+        if node.process is None or not self._may_lose(node):
+            return
+        node.crash(power=power)
+        if node.rot() if in_log else node.rot_checkpoint():
+            self._simulator.count("fault rot" if in_log else "fault checkpoint rot")
+        self._after(outage, node.start)
+
+    def _wipe(self, random: Random) -> None:
+        node = self._any(random)
+        outage = self._outage(random)
+        if node.process is None or not self._may_lose(node):
+            return
+        self._simulator.count("fault wipe")
+        node.crash(power=False)
+        node.note("is wiped")
+        node.wipe()
+        self._after(outage, node.start)

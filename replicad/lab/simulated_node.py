@@ -1,0 +1,288 @@
+"""One simulated machine with one data directory, on which processes start and die.
+
+What survives what:
+
+* the process dies: the log as far as it was written, the store as of its last commit, complete checkpoint files;
+* the machine dies: what was flushed of the log, and complete checkpoint files (they are flushed before they get their
+  name); the store may not be trusted and is rebuilt from a checkpoint and the log; the clock starts anew.
+
+A damaged log is set aside at the start: the directory gets a new disk id and is *lost* (M4).
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from replicad.core.group.configuration import Configuration
+from replicad.core.group.replica import Replica
+from replicad.core.journal.recovery import DurableState, Recovery, recover
+from replicad.core.journal.segments import LogIdentity
+from replicad.core.kv.machine import Machine
+from replicad.core.kv.memory_store import MemoryStore
+from replicad.core.model.errors import DamageError
+from replicad.lab.checks import Violation
+from replicad.lab.disk import VirtualDisk
+from replicad.lab.simulated_process import TICK_US, SimulatedProcess
+from replicad.lab.virtual_files import VirtualFiles
+from replicad.lab.virtual_log import VirtualLog, used_bytes
+
+if TYPE_CHECKING:
+    from replicad.lab.simulator import Simulator
+
+GROUP = "default"
+CLUSTER = "lab"
+FULL_SLACK_BYTES = 2_000
+"""What a full disk still takes besides promises, at most."""
+_VOTERS = frozenset({"follower", "candidate", "coordinator"})
+
+
+class VirtualClock:
+    """A machine's CLOCK_BOOTTIME: any offset, and a rate that is wrong by ``ppm`` parts per million."""
+
+    def __init__(self, ppm: int, offset: int) -> None:
+        self.ppm = ppm
+        self.offset = offset
+
+    def read(self, now: int) -> int:
+        """Return the clock's microseconds at the virtual time ``now``."""
+        return self.offset + now + now * self.ppm // 1_000_000
+
+    def restart(self, now: int, reading: int) -> None:
+        """Let the clock show ``reading`` at ``now``."""
+        self.offset += reading - self.read(now)
+
+
+class SimulatedNode:
+    """A machine: disk, files, store, clock, and at most one process."""
+
+    def __init__(self, simulator: Simulator, name: str) -> None:
+        seed = simulator.seed
+        swarm = simulator.swarm
+        self.simulator = simulator
+        self.name = name
+        self.group = GROUP
+        self.peers = tuple(peer for peer in simulator.names if peer != name)
+        self._random = Random(f"{seed}/node/{name}")
+        self._timing = Random(f"{seed}/timing/{name}")
+        self.disk = VirtualDisk(Random(f"{seed}/disk/{name}"), swarm.disk.segment_bytes)
+        self.files = VirtualFiles(CLUSTER, GROUP, Random(f"{seed}/files/{name}"))
+        self.store = MemoryStore()
+        self.store_broken = False
+        """A transfer was replacing the store's content when the process died."""
+        self.clock = VirtualClock(self._random.randint(-swarm.clock_ppm, swarm.clock_ppm), 0)
+        self.clock.restart(simulator.queue.now, self._random.randint(1_000_000, 10_000_000_000))
+        self.disk_id = self._new_disk_id()
+        self.lost = False
+        self.full = False
+        self.process: SimulatedProcess | None = None
+        self.established = False
+        """This disk is a voter that holds what the group relies on; only then may another disk be damaged."""
+        self.rotten = ""
+        """Damage that the next start must notice."""
+        self._rebooted = True
+
+    def _new_disk_id(self) -> str:
+        return f"{self._random.getrandbits(64):016x}"
+
+    def apply_delay(self) -> int:
+        """Return how long the executor waits before its next run."""
+        return int(self._timing.random() * self.simulator.swarm.apply_delay_us)
+
+    def checkpoint_delay(self) -> int:
+        """Return how long writing or loading a checkpoint takes."""
+        return self._timing.randint(1_000, 150_000)
+
+    # --- starting -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start a process on what the directory holds."""
+        if self.process is not None:
+            return
+        recovery = self._recover()
+        durable = recovery.states.get(GROUP, DurableState())
+        durable.promised = max(durable.promised, self.disk.promises.get(GROUP, 0))
+        rebuild = self._prepare_store(durable)
+        swarm = self.simulator.swarm
+        machine = Machine(self.store, swarm.limits.request_window_slots)
+        boot = self._random.getrandbits(63) or 1
+        log = VirtualLog(
+            identity=self._identity(),
+            disk=self.disk,
+            recovery=recovery,
+            faults=swarm.disk,
+            queue=self.simulator.queue,
+            random=self._timing,
+        )
+        log.set_full(FULL_SLACK_BYTES if self.full else None)
+        replica = Replica(
+            node=self.name,
+            disk=self.disk_id,
+            boot=boot,
+            members=self.simulator.names,
+            limits=swarm.limits,
+            durable=durable,
+            applied=machine.applied_slot,
+            digest=machine.digest,
+            configuration=machine.configuration,
+            lost=self.lost,
+            rebuild=rebuild,
+            random=Random(f"{boot}"),
+            now=self.clock.read(self.simulator.queue.now),
+        )
+        self._rebooted = False
+        self.files.forget_pins()
+        self.process = SimulatedProcess(self, replica, machine, log, boot)
+        self.note(
+            f"starts: disk {self.disk_id[:4]}{' lost' if self.lost else ''}{' rebuild' if rebuild else ''} "
+            f"applied={machine.applied_slot} committed={durable.committed} log={recovery.ending.value}"
+        )
+        self.process.step(replica.start)
+        self.process.start_ticking(self._timing.randrange(TICK_US))
+        if self.full and self.process is not None:
+            self.process.set_full(full=True)
+
+    def _identity(self) -> LogIdentity:
+        return LogIdentity(CLUSTER, self.name, self.disk_id)
+
+    def _recover(self) -> Recovery:
+        """Read the log; a damaged one is set aside."""
+        trusted = 0 if self._rebooted or self.store_broken else Machine(self.store, 1 << 30).applied_slot
+        keep_above = {GROUP: trusted or self._newest_file()}
+        try:
+            recovery = recover(
+                self.disk.segments(), self._identity(), rebooted=self._rebooted, keep_above=keep_above
+            )
+        except DamageError as error:
+            if not self.rotten:
+                raise Violation("recovery", f"{self.name} finds damage where none was done: {error}") from error
+            self.note(f"damage found: {error}")
+            self.simulator.count("damage_found")
+            self.set_aside()
+            return Recovery()
+        if self.rotten:
+            raise Violation("rot is noticed", f"{self.name} starts on a damaged log: {self.rotten}")
+        return recovery
+
+    def _newest_file(self) -> int:
+        return max(self.files.slots(), default=0)
+
+    def set_aside(self) -> None:
+        """Give up everything in the directory: a new disk id, state lost."""
+        self.wipe()
+        self.lost = True
+
+    def wipe(self) -> None:
+        """Lose the directory; the next start makes a new one."""
+        self.disk.wipe()
+        self.files.wipe()
+        self.store = MemoryStore()
+        self.store_broken = False
+        self.disk_id = self._new_disk_id()
+        self.lost = False
+        self.established = False
+        self.rotten = ""
+
+    def _prepare_store(self, durable: DurableState) -> bool:
+        """Make the store something to start from; returns whether only a transfer can do that (rebuild)."""
+        committed = durable.checkpoint.slot if durable.checkpoint is not None else 0
+        if not (self._rebooted or self.store_broken):
+            return False
+        self.store_broken = False
+        for slot in self.files.slots():
+            if slot < committed:
+                break
+            try:
+                self.store = self.files.load(slot)
+            except DamageError as error:
+                self.note(f"checkpoint {slot} is damaged: {error}")
+                self.simulator.count("checkpoint_damaged")
+            else:
+                return False
+        self.store = MemoryStore()
+        return committed > 0
+
+    # --- faults -------------------------------------------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """Put a line into the transcript."""
+        self.simulator.note(self.name, text)
+
+    def crash(self, *, power: bool) -> None:
+        """Kill the process, or with ``power`` the machine."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        self.note("loses power" if power else "is killed")
+        cut = process.log.busy and self._timing.random() < 0.5
+        process.die()
+        if power:
+            self.disk.lose_power()
+            self._rebooted = True
+            self.clock.restart(self.simulator.queue.now, self._timing.randint(1_000_000, 10_000_000_000))
+        else:
+            self.disk.die(cut=cut)
+
+    def rot(self) -> bool:
+        """Damage the log of a dead node where it must be noticed; returns whether there was anything to damage."""
+        try:
+            recovery = recover(self.disk.segments(), self._identity(), rebooted=self._rebooted)
+        except DamageError as error:
+            raise Violation("recovery", f"{self.name} finds damage where none was done: {error}") from error
+        done = self.disk.rot(used_bytes(recovery))
+        if done:
+            self.note(f"rot: {done}")
+            self.rotten = done
+            self.established = False
+        return bool(done)
+
+    def rot_checkpoint(self) -> bool:
+        """Damage the newest checkpoint file of a dead node, and its store; returns whether there was one."""
+        done = self.files.rot()
+        if done:
+            self.note(f"rot: {done}")
+            self.store_broken = True
+            self.established = False
+        return bool(done)
+
+    def forget(self, why: str) -> None:
+        """The replica says that this disk is not what the group knows (M4)."""
+        self.note(f"is forgotten: {why}")
+        self.simulator.count("forgotten")
+        self.crash(power=False)
+        self.set_aside()
+        self.simulator.queue.after(50_000, self.start)
+
+    def set_full(self, *, full: bool) -> None:
+        """Fill the disk, or make space again."""
+        self.full = full
+        self.note("disk is full" if full else "disk has space again")
+        if self.process is not None:
+            self.process.log.set_full(self._timing.randrange(FULL_SLACK_BYTES) if full else None)
+            self.process.post(self.process.set_full, full)
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    def check_established(self) -> None:
+        """Note whether this disk is by now a voter with all that the group relies on."""
+        process = self.process
+        if self.established or process is None:
+            return
+        replica = process.replica
+        if replica.role not in _VOTERS or not process.readable:
+            return
+        configuration = self.simulator.judge.configuration
+        if configuration and not Configuration.decode(configuration).holds(self.name, self.disk_id):
+            return
+        self.established = True
+
+    def describe(self) -> str:
+        """Return one line about the node, for the report of a stuck run."""
+        if self.process is None:
+            return f"{self.name}: down"
+        replica = self.process.replica
+        return (
+            f"{self.name}: {replica.role} of epoch {replica.epoch} under {replica.coordinator or 'nobody'}, "
+            f"committed {replica.committed}, applied {self.process.applied_slot}, view {','.join(replica.view)}"
+            f"{'' if self.process.readable else ', not readable'}{', full' if self.full else ''}"
+        )

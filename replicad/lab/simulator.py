@@ -1,0 +1,185 @@
+"""A whole cluster in one process, under virtual time: nodes, network, clock, judge, and levers for faults.
+
+Everything random comes from streams named after the seed, one for each purpose, so equal seeds give equal runs, also in
+another process. Faults are pulled by :mod:`replicad.lab.nemesis` (random) or by a scenario (scripted).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+from replicad.core.model.messages import Message, decode_message
+from replicad.lab.checks import Judge
+from replicad.lab.contact import Level, Outcome
+from replicad.lab.events import EventQueue
+from replicad.lab.network import Network
+from replicad.lab.simulated_node import SimulatedNode
+from replicad.lab.transcript import DELIVERED, LOST, Transcript
+
+if TYPE_CHECKING:
+    from replicad.lab.clients import Request
+    from replicad.lab.swarm import Swarm
+
+EVENTS_MAX = 3_000_000
+"""A run with more events is a storm of messages."""
+
+
+class Simulator:
+    """A cluster ``n1`` … ``n<nodes>`` whose processes are not started yet (:meth:`start_all`)."""
+
+    def __init__(self, seed: int, swarm: Swarm, transcript: Transcript) -> None:
+        self.seed = seed
+        self.swarm = swarm
+        self.transcript = transcript
+        self.queue = EventQueue()
+        self.judge = Judge(swarm.limits.request_window_slots)
+        self.network = Network(swarm.network, Random(f"{seed}/network"))
+        self.names = tuple(f"n{number}" for number in range(1, swarm.nodes + 1))
+        self.nodes = {name: SimulatedNode(self, name) for name in self.names}
+        self.counts: dict[str, int] = {}
+        """How often what happened: messages by name, events of replicas, faults."""
+        self._replies = Random(f"{seed}/replies")
+        self._lost_reply_ppm = swarm.load.lost_reply_ppm
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    def start_all(self) -> None:
+        """Start every node, each a little later than the one before."""
+        random = Random(f"{self.seed}/start")
+        for node in self.nodes.values():
+            self.queue.after(random.randrange(100_000), node.start)
+
+    def run_for(self, duration: int) -> None:
+        """Let so many microseconds of virtual time pass."""
+        self.queue.run_until(self.queue.now + duration)
+
+    def run_while(self, condition: Callable[[], bool], limit: int, slice_us: int = 50_000) -> bool:
+        """Let time pass in slices while ``condition()`` holds; returns whether it ended before ``limit`` passed."""
+        end = self.queue.now + limit
+        while condition():
+            if self.queue.now >= end or self.queue.done > EVENTS_MAX:
+                return False
+            self.run_for(slice_us)
+        return True
+
+    # --- what nodes call ----------------------------------------------------------------------------------------------
+
+    def transmit(self, source: str, disk: str, target: str, message: Message, data: bytes) -> None:
+        """Put a message on the network."""
+        queue = self.queue
+        arrivals = self.network.arrivals(source, target, queue.now)
+        if not arrivals:
+            self.transcript.message(queue.now, source, LOST, target, message, data)
+        for time in arrivals:
+            queue.at(time, self._arrive, source, disk, target, data)
+
+    def _arrive(self, source: str, disk: str, target: str, data: bytes) -> None:
+        process = self.nodes[target].process
+        if process is None:
+            return
+        message = decode_message(data)
+        self.transcript.message(self.queue.now, source, DELIVERED, target, message, data)
+        self.count(type(message).__name__)
+        process.post(process.deliver, source, disk, message)
+
+    def note(self, node: str, text: str) -> None:
+        """Put a line into the transcript."""
+        self.transcript.note(self.queue.now, node, text)
+
+    def count(self, what: str) -> None:
+        """Count something that happened."""
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    # --- what clients call --------------------------------------------------------------------------------------------
+
+    def request_write(
+        self, node: str, request: Request, cas: int, idempotency: bytes, answer: Callable[[Outcome], None]
+    ) -> bool:
+        """Send a write to a node; False: nobody listens there."""
+        process = self.nodes[node].process
+        if process is None:
+            return False
+        patience = self.swarm.load.deadline_us
+        process.post(
+            process.contact.write,
+            request.code,
+            request.key,
+            request.value,
+            cas,
+            request.ack,
+            idempotency,
+            patience,
+            self._reply(answer),
+        )
+        return True
+
+    def request_read(self, node: str, key: bytes, level: Level, answer: Callable[[Outcome], None]) -> bool:
+        """Send a read to a node; False: nobody listens there."""
+        process = self.nodes[node].process
+        if process is None:
+            return False
+        patience = self.swarm.load.deadline_us
+        process.post(process.step, process.contact.read, key, level, patience, self._reply(answer))
+        return True
+
+    def _reply(self, answer: Callable[[Outcome], None]) -> Callable[[Outcome], None]:
+        """Return a way for the answer, which may get lost on it."""
+        if self._lost_reply_ppm and self._replies.randrange(1_000_000) < self._lost_reply_ppm:
+            return _drop
+        return answer
+
+    def committed(self) -> int:
+        """Return the highest slot that any node called committed."""
+        return self.judge.committed
+
+    # --- levers -------------------------------------------------------------------------------------------------------
+
+    def crash(self, name: str, *, power: bool = False) -> None:
+        """Kill a process, or its machine."""
+        self.nodes[name].crash(power=power)
+
+    def restart(self, name: str) -> None:
+        """Start a node that is down."""
+        self.nodes[name].start()
+
+    def pause(self, name: str) -> None:
+        """Stop a process (SIGSTOP)."""
+        process = self.nodes[name].process
+        if process is not None and not process.paused:
+            self.note(name, "is stopped")
+            process.pause()
+
+    def resume(self, name: str) -> None:
+        """Let a stopped process go on (SIGCONT)."""
+        process = self.nodes[name].process
+        if process is not None and process.paused:
+            self.note(name, "goes on")
+            process.resume()
+
+    def hang(self, name: str, duration: int) -> None:
+        """Let no flush of this process end for so long."""
+        process = self.nodes[name].process
+        if process is not None:
+            self.note(name, f"disk hangs for {duration // 1000} ms")
+            process.log.hang_until = self.queue.now + duration
+
+    def heal(self) -> None:
+        """End all faults: links, replies, disks, pauses; start what is down. Messages on their way still arrive."""
+        self.network.heal()
+        self._lost_reply_ppm = 0
+        for name, node in self.nodes.items():
+            if node.process is not None:
+                node.process.put_out_fuse()
+                node.process.log.hang_until = 0
+                if node.process.leaving:
+                    node.crash(power=False)
+            if node.full:
+                node.set_full(full=False)
+            self.resume(name)
+            node.start()
+
+
+def _drop(_outcome: Outcome) -> None:
+    """Lose an answer."""

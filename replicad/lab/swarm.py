@@ -1,0 +1,201 @@
+"""What one seed tries: a random mix of faults, protocol constants and load.
+
+Every seed draws a *different* mix, and most mixes leave some faults out: a fault that is always on hides the bugs that
+only show without it. All draws here come from streams of their own, named after the seed, in a fixed order; a new
+fault takes a new stream, so that recorded seeds keep their meaning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from replicad.core.model.limits import Limits
+from replicad.lab.network import NetworkFaults
+
+
+@dataclass(frozen=True, slots=True)
+class NemesisFaults:
+    """Mean times between faults of each kind, in microseconds of virtual time (0: never)."""
+
+    crash_us: int = 0
+    power_us: int = 0
+    """The machine goes down, not only the process: what was not flushed is lost or torn, its clock starts anew."""
+    blackout_us: int = 0
+    """All machines lose power at once."""
+    pause_us: int = 0
+    partition_us: int = 0
+    one_way_us: int = 0
+    hang_us: int = 0
+    full_us: int = 0
+    rot_us: int = 0
+    wipe_us: int = 0
+    storm_us: int = 0
+    """Several of the faults above that this seed has, within a tenth of a second."""
+    hand_over_us: int = 0
+    checkpoint_us: int = 0
+    """Not a fault: somebody asks for a checkpoint."""
+    long_ppm: int = 200_000
+    """Share of outages (in parts per million) that last for seconds instead of tenths of seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFaults:
+    """Speed and size of the disks. Times in microseconds."""
+
+    flush_min_us: int = 100
+    flush_max_us: int = 400
+    segment_bytes: int = 16 * 1024
+    reserve_bytes: int = 1024
+    """Space in the current segment that only promises may use once the disk is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the clients do."""
+
+    clients: int = 4
+    keys: int = 5
+    think_us: int = 60_000
+    """Mean pause of a client between two requests."""
+    burst_ppm: int = 150_000
+    """Share of rounds in which a client sends a burst of independent writes at once."""
+    burst_max: int = 8
+    deadline_us: int = 700_000
+    """A contact gives up a request after this long; the client then tries another node."""
+    attempts_max: int = 4
+    weak_ppm: int = 150_000
+    """Share of writes that ask for ``ack`` majority or one only."""
+    value_bytes_max: int = 60
+    lost_reply_ppm: int = 0
+    """Share of answers that never reach the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swarm:
+    """Everything that one seed settles before the run begins."""
+
+    nodes: int
+    limits: Limits
+    network: NetworkFaults
+    nemesis: NemesisFaults
+    disk: DiskFaults
+    load: Load
+    fault_phase_us: int
+    clock_ppm: int
+    """Clock rates are drawn from 1 ± this many parts per million; twice this is below the rate bound."""
+    apply_delay_us: int
+    """Upper bound of the executor's delay before each run of slots."""
+    apply_budget: int
+    """Operations that the executor applies in one run."""
+
+
+def draw(seed: int, nodes: int) -> Swarm:
+    """Return the mix of this seed for a cluster of so many nodes."""
+    limits = _limits(Random(f"{seed}/limits"))
+    random = Random(f"{seed}/swarm")
+    return Swarm(
+        nodes=nodes,
+        limits=limits,
+        network=_network(Random(f"{seed}/swarm/network")),
+        nemesis=_nemesis(Random(f"{seed}/swarm/nemesis")),
+        disk=_disk(Random(f"{seed}/swarm/disk"), limits),
+        load=_load(Random(f"{seed}/swarm/load")),
+        fault_phase_us=random.randrange(8_000_000, 14_000_000),
+        clock_ppm=random.choice((0, limits.rate_bound_ppm // 4, limits.rate_bound_ppm // 2 - 1)),
+        apply_delay_us=random.choice((50, 500, 5_000, 50_000)),
+        apply_budget=random.choice((1, 4, 64, 1024)),
+    )
+
+
+def _limits(random: Random) -> Limits:
+    window = random.choice((200, 300, 600, 2_000))
+    value_bytes_max = random.choice((128, 512, 4_096))
+    lease_us = random.choice((200_000, 300_000, 400_000))
+    return Limits(
+        lease_us=lease_us,
+        heartbeat_us=50_000,
+        rate_bound_ppm=random.choice((10_000, 50_000, 100_000)),
+        stagger_us=random.choice((20_000, 40_000)),
+        stall_after_us=random.choice((150_000, 250_000)),
+        value_bytes_max=value_bytes_max,
+        batch_operations_max=random.choice((1, 3, 8, 64)),
+        batch_bytes_max=value_bytes_max * random.choice((2, 4)) + 512,
+        open_slots_max=random.choice((2, 4, 16, 64)),
+        open_bytes_max=random.choice((4_096, 65_536)) + value_bytes_max * 4,
+        request_window_slots=window,
+        checkpoint_slots=random.choice((20, 40, 80, 200)),
+        checkpoint_bytes=random.choice((8_192, 65_536, 1 << 20)),
+        retained_slots=random.choice((1, 8, 32, 64)),
+        retained_bytes=random.choice((1_024, 16_384, 1 << 20)),
+        join_lag_slots=random.choice((1, 4, 16)),
+        digest_slots=random.choice((1, 4, 16)),
+        page_entries=random.choice((1, 4, 32)),
+        page_bytes=random.choice((2_048, 16_384)) + value_bytes_max,
+    )
+
+
+def _maybe(random: Random, chance_ppm: int, low: int, high: int) -> int:
+    """Return a number from ``low`` to ``high`` with this chance, else 0; always takes two draws."""
+    on = random.randrange(1_000_000) < chance_ppm
+    value = random.randint(low, high)
+    return value if on else 0
+
+
+def _network(random: Random) -> NetworkFaults:
+    delay_min = random.choice((50, 100, 500, 2_000))
+    return NetworkFaults(
+        delay_min_us=delay_min,
+        delay_max_us=delay_min * random.choice((2, 4, 20)),
+        loss_ppm=_maybe(random, 500_000, 1_000, 80_000),
+        duplicate_ppm=_maybe(random, 500_000, 1_000, 60_000),
+        slow_ppm=_maybe(random, 500_000, 500, 20_000),
+        slow_max_us=random.choice((20_000, 200_000, 2_000_000)),
+        ordered=random.random() < 0.3,
+    )
+
+
+def _nemesis(random: Random) -> NemesisFaults:
+    second = 1_000_000
+    return NemesisFaults(
+        crash_us=_maybe(random, 600_000, second // 2, 4 * second),
+        power_us=_maybe(random, 500_000, second // 2, 4 * second),
+        blackout_us=_maybe(random, 300_000, second, 6 * second),
+        pause_us=_maybe(random, 600_000, second // 4, 3 * second),
+        partition_us=_maybe(random, 600_000, second // 2, 4 * second),
+        one_way_us=_maybe(random, 400_000, second // 2, 4 * second),
+        hang_us=_maybe(random, 300_000, second // 2, 4 * second),
+        full_us=_maybe(random, 250_000, second, 5 * second),
+        rot_us=_maybe(random, 400_000, second, 4 * second),
+        wipe_us=_maybe(random, 400_000, second, 4 * second),
+        storm_us=_maybe(random, 500_000, second, 5 * second),
+        hand_over_us=_maybe(random, 300_000, second, 5 * second),
+        checkpoint_us=_maybe(random, 400_000, second // 2, 3 * second),
+        long_ppm=random.choice((0, 100_000, 300_000)),
+    )
+
+
+def _disk(random: Random, limits: Limits) -> DiskFaults:
+    flush_min = random.choice((50, 200, 1_000, 5_000, 20_000))
+    record_max = 2 * limits.batch_bytes_max + 1_024
+    return DiskFaults(
+        flush_min_us=flush_min,
+        flush_max_us=flush_min * random.choice((2, 4)),
+        segment_bytes=max(random.choice((8, 16, 32)) * 1_024, 4_096 + 4 * record_max),
+        reserve_bytes=random.choice((512, 1_024)),
+    )
+
+
+def _load(random: Random) -> Load:
+    return Load(
+        clients=random.choice((3, 5, 8)),
+        keys=random.choice((1, 2, 5, 12)),
+        think_us=random.choice((10_000, 30_000, 100_000)),
+        burst_ppm=random.choice((0, 100_000, 300_000)),
+        burst_max=random.choice((4, 12)),
+        deadline_us=random.choice((300_000, 700_000, 1_500_000)),
+        attempts_max=random.choice((1, 3, 6)),
+        weak_ppm=random.choice((0, 100_000, 300_000)),
+        value_bytes_max=random.choice((12, 60)),
+        lost_reply_ppm=_maybe(random, 500_000, 10_000, 150_000),
+    )

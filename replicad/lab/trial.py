@@ -1,0 +1,198 @@
+"""One seed from beginning to end: a phase of faults (safety), then a healed phase (liveness), then the verdict."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from random import Random
+
+from replicad.core.model.operations import APPLIED, NO_CAS, PUT
+from replicad.lab.checks import Stuck, Violation
+from replicad.lab.clients import Clients, Request
+from replicad.lab.contact import Level, Outcome
+from replicad.lab.nemesis import Nemesis
+from replicad.lab.simulator import EVENTS_MAX, Simulator
+from replicad.lab.swarm import Swarm, draw
+from replicad.lab.transcript import Transcript
+
+HEAL_US = 30_000_000
+"""After healing, everything converges within this."""
+TAIL_LINES = 60
+
+
+class Kind(StrEnum):
+    """How a trial ended."""
+
+    OK = "ok"
+    CORRECTNESS = "correctness"
+    LIVENESS = "liveness"
+    CRASH = "crash"
+
+
+@dataclass(slots=True)
+class TrialResult:
+    """What one seed gave; ``digest`` is the transcript's hash, ``tail`` its last lines (failures only)."""
+
+    seed: int
+    nodes: int
+    kind: Kind = Kind.OK
+    reason: str = ""
+    digest: str = ""
+    tail: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    requests: dict[str, int] = field(default_factory=dict)
+    slots: int = 0
+    events: int = 0
+    virtual_us: int = 0
+
+    @property
+    def command(self) -> str:
+        """The one command that repeats this trial."""
+        return f"replicad simulate --seeds 1 --seed {self.seed} --nodes {self.nodes}"
+
+
+def run_trial(seed: int, nodes: int, *, sink: Callable[[str], None] | None = None) -> TrialResult:
+    """Run one seed; ``sink`` gets the transcript line by line."""
+    return Trial(seed, draw(seed, nodes), Transcript(keep=TAIL_LINES, sink=sink)).run()
+
+
+class Trial:
+    """A simulator, its nemesis and its clients, led through the two phases."""
+
+    def __init__(self, seed: int, swarm: Swarm, transcript: Transcript) -> None:
+        self.swarm = swarm
+        self.result = TrialResult(seed, swarm.nodes)
+        self.simulator = Simulator(seed, swarm, transcript)
+        self.nemesis = Nemesis(self.simulator)
+        window = swarm.limits.request_window_slots
+        self.clients = Clients(self.simulator, swarm.load, window, Random(f"{seed}/clients"))
+
+    def run(self) -> TrialResult:
+        """Return how it went; never raises."""
+        result = self.result
+        simulator = self.simulator
+        try:
+            self._fault_phase()
+            self._healed_phase()
+        except Violation as error:
+            result.kind, result.reason = Kind.CORRECTNESS, str(error)
+        except Stuck as error:
+            result.kind, result.reason = Kind.LIVENESS, str(error)
+        except Exception as error:  # noqa: BLE001 - whatever a process dies of is the trial's result
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{place.filename.rpartition('/')[2]}:{place.lineno}"
+            result.kind, result.reason = Kind.CRASH, f"{type(error).__name__}: {error} ({where})"
+        result.digest = simulator.transcript.digest()
+        if result.kind is not Kind.OK:
+            result.tail = simulator.transcript.lines()
+        result.counts = simulator.counts
+        result.requests = self.clients.counts
+        result.slots = simulator.judge.committed
+        result.events = simulator.queue.done
+        result.virtual_us = simulator.queue.now
+        return result
+
+    # --- phase 1 ------------------------------------------------------------------------------------------------------
+
+    def _fault_phase(self) -> None:
+        simulator = self.simulator
+        simulator.start_all()
+        simulator.run_for(200_000)
+        self.clients.start()
+        self.nemesis.start()
+        end = simulator.queue.now + self.swarm.fault_phase_us
+        if not simulator.run_while(lambda: simulator.queue.now < end, self.swarm.fault_phase_us + 1_000_000):
+            raise Stuck(f"a storm of {simulator.queue.done} events in the fault phase")
+
+    # --- phase 2 ------------------------------------------------------------------------------------------------------
+
+    def _healed_phase(self) -> None:
+        """Heal; then everything converges, every node takes a write and a read, and all stores are equal."""
+        simulator = self.simulator
+        self.nemesis.stop()
+        simulator.heal()
+        simulator.note("net", "healed")
+        self._wait("converge", lambda: self._not_converged(idle=False))
+        self.clients.stop()
+        self._wait("finish the clients' requests", lambda: "" if self.clients.idle else "requests are open")
+        for name in simulator.names:
+            self._write_at(name)
+        for name in simulator.names:
+            self._read_at(name)
+        self._wait("converge at the end", lambda: self._not_converged(idle=True))
+        simulator.judge.healed(
+            {
+                name: (node.process.applied_slot, node.process.content())
+                for name, node in simulator.nodes.items()
+                if node.process is not None
+            }
+        )
+        simulator.judge.history(self.clients.history(simulator.judge.model))
+
+    def _wait(self, what: str, missing: Callable[[], str]) -> None:
+        """Let time pass until ``missing()`` says that nothing is."""
+        simulator = self.simulator
+        if not simulator.run_while(lambda: missing() != "", HEAL_US):
+            storm = " (a storm of events)" if simulator.queue.done > EVENTS_MAX else ""
+            state = "; ".join(node.describe() for node in simulator.nodes.values())
+            raise Stuck(f"after healing the nodes did not {what}{storm}: {missing()}. {state}")
+
+    def _not_converged(self, *, idle: bool) -> str:
+        """Say what is missing until all nodes are equal and serve; ``idle``: also nothing is under way."""
+        coordinators = []
+        slots = {}
+        for name, node in self.simulator.nodes.items():
+            process = node.process
+            if process is None:
+                return f"{name} is down"
+            if not process.readable:
+                return f"{name} rebuilds its store"
+            if process.replica.role == "coordinator":
+                coordinators.append(name)
+            elif process.replica.role != "follower":
+                return f"{name} is {process.replica.role}"
+            if process.replica.read_slot(process.clock()) is None:
+                return f"{name} has no lease"
+            slots[name] = process.applied_slot
+        if len(coordinators) != 1:
+            return f"the coordinators are {coordinators}"
+        behind = min(slots.values())
+        if idle and behind < self.simulator.judge.committed:
+            return f"of {self.simulator.judge.committed} slots {slots} are applied"
+        return ""
+
+    def _write_at(self, name: str) -> None:
+        """A write at this node succeeds (one may have to be tried again while the view changes)."""
+        key, value = b"last-" + name.encode(), b"written at " + name.encode()
+        outcome = self._ask(
+            name,
+            lambda answer: self.simulator.request_write(
+                name, Request("last", key, PUT, value), NO_CAS, b"last" + name.encode().ljust(12), answer
+            ),
+        )
+        if outcome.result is None or outcome.result.status != APPLIED:
+            raise Stuck(f"a write at {name} was not applied: {outcome}")
+
+    def _read_at(self, name: str) -> None:
+        """A linearizable read at this node shows what was written at every node."""
+        for writer in self.simulator.names:
+            key, value = b"last-" + writer.encode(), b"written at " + writer.encode()
+            outcome = self._ask(
+                name,
+                lambda answer, key=key: self.simulator.request_read(name, key, Level.LINEARIZABLE, answer),  # type: ignore[misc]
+            )
+            if outcome.entry is None or outcome.entry.value != value:
+                raise Violation("linearizable", f"{name} does not see the last write at {writer}: {outcome}")
+
+    def _ask(self, name: str, send: Callable[[Callable[[Outcome], None]], bool]) -> Outcome:
+        outcomes: list[Outcome] = []
+        for _ in range(8):
+            outcomes.clear()
+            if send(outcomes.append):
+                self.simulator.run_while(lambda: not outcomes, self.swarm.load.deadline_us + 100_000, 5_000)
+            if outcomes and not outcomes[0].error:
+                return outcomes[0]
+            self.simulator.run_for(500_000)
+        raise Stuck(f"after healing a request at {name} fails: {outcomes[0].error if outcomes else 'no answer'}")

@@ -1,0 +1,115 @@
+"""A simulated node's checkpoint files: real bytes through the real codec, on a disk that keeps what has its name.
+
+A file is written aside, verified by reading it back, flushed, and only then gets its name; so a file is complete, or
+rotten, never half. Rot is found when the file is read.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from replicad.core.journal.checkpoints import CheckpointDecoder, CheckpointEncoder, CheckpointHeader, Entries, Requests
+from replicad.core.kv.digest import StateDigest
+from replicad.core.kv.machine import read_state, write_state
+from replicad.core.kv.memory_store import MemoryStore
+from replicad.core.model.errors import DamageError
+from replicad.core.model.limits import STATE_MACHINE_VERSION
+
+PIN_US = 10_000_000
+"""A file that a transfer reads is kept this long after the last read (K1)."""
+
+
+class VirtualFiles:
+    """Checkpoint files of one group in one data directory, by slot."""
+
+    def __init__(self, cluster: str, group: str, random: Random) -> None:
+        self._cluster = cluster
+        self._group = group
+        self._random = random
+        self._files: dict[int, bytes] = {}
+        self._pins: dict[int, int] = {}
+
+    def slots(self) -> list[int]:
+        """Return the slots of all files, newest first."""
+        return sorted(self._files, reverse=True)
+
+    def write(self, slot: int, snapshot: MemoryStore) -> bytes:
+        """Write the state in ``snapshot`` and return the digest recomputed from the bytes (b"": it does not verify)."""
+        _, index, digest, configuration = read_state(snapshot)
+        header = CheckpointHeader(STATE_MACHINE_VERSION, self._cluster, self._group, slot, index, digest, configuration)
+        data = b"".join(CheckpointEncoder(header, snapshot))
+        try:
+            decode(data)
+        except DamageError:
+            return b""
+        self._files[slot] = data
+        return digest
+
+    def install(self, slot: int, data: bytes) -> MemoryStore:
+        """Verify received bytes, keep them as a file and return their store; slot 0: an empty one."""
+        if slot == 0:
+            return MemoryStore()
+        store = self._verified(slot, data)
+        self._files[slot] = data
+        return store
+
+    def load(self, slot: int) -> MemoryStore:
+        """Return the store that a file holds; raises DamageError."""
+        return self._verified(slot, self._files[slot])
+
+    def read_chunk(self, slot: int, offset: int, size: int, now: int) -> tuple[int, bytes]:
+        """Return ``(length of the file, bytes from offset on)``, ``(0, b"")`` if it is gone; pins the file."""
+        data = self._files.get(slot)
+        if data is None:
+            return 0, b""
+        self._pins[slot] = now + PIN_US
+        return len(data), data[offset : offset + size]
+
+    def drop_below(self, slot: int, now: int) -> None:
+        """Remove files older than the one at ``slot``, except pinned ones."""
+        for old in [old for old in self._files if old < slot and self._pins.get(old, 0) <= now]:
+            del self._files[old]
+
+    def forget_pins(self) -> None:
+        """The process that held the pins is gone."""
+        self._pins.clear()
+
+    def wipe(self) -> None:
+        """Lose everything."""
+        self._files.clear()
+        self._pins.clear()
+
+    def rot(self) -> str:
+        """Change a byte of the newest file; returns what was done ("": there is none)."""
+        slots = self.slots()
+        if not slots:
+            return ""
+        data = bytearray(self._files[slots[0]])
+        position = self._random.randrange(len(data))
+        data[position] ^= self._random.randrange(1, 256)
+        self._files[slots[0]] = bytes(data)
+        return f"byte {position} of checkpoint {slots[0]} changed"
+
+    def _verified(self, slot: int, data: bytes) -> MemoryStore:
+        header, store = decode(data)
+        if (header.cluster, header.group, header.slot) != (self._cluster, self._group, slot):
+            raise DamageError(f"this is the checkpoint at slot {header.slot} of {header.group} in {header.cluster}")
+        return store
+
+
+def decode(data: bytes) -> tuple[CheckpointHeader, MemoryStore]:
+    """Return the header and a store with the content of a checkpoint file; raises DamageError."""
+    decoder = CheckpointDecoder(StateDigest())
+    store = MemoryStore()
+    store.begin()
+    for part in decoder.feed(data):
+        if isinstance(part, Entries):
+            for key, entry in part.pairs:
+                store.put(key, entry)
+        elif isinstance(part, Requests):
+            for slot, record in part.records:
+                store.put_requests(slot, record)
+    header = decoder.finish()
+    write_state(store, header.slot, header.last_index, header.digest, header.configuration)
+    store.commit()
+    return header, store

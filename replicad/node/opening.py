@@ -1,0 +1,98 @@
+"""Opening a data directory: the message log, the store, and what to do when one of them may not be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicad.core.journal.recovery import DurableState
+from replicad.core.kv.machine import Machine
+from replicad.core.model.errors import DamageError
+from replicad.node.checkpoint import CheckpointFiles
+from replicad.node.identity import machine_boot_id
+from replicad.node.lmdb_store import LmdbStore, StoreEnvironment
+from replicad.node.wal import MessageLog
+
+if TYPE_CHECKING:
+    import structlog
+
+    from replicad.node.identity import DataDirectory
+    from replicad.node.settings import Settings
+
+
+@dataclass(slots=True)
+class OpenedGroup:
+    """What one group starts from; ``rebuild``: its state must come from the others."""
+
+    durable: DurableState
+    store: LmdbStore
+    machine: Machine
+    files: CheckpointFiles
+    rebuild: bool
+
+
+def open_log(
+    data: DataDirectory, settings: Settings, log: structlog.stdlib.BoundLogger
+) -> tuple[StoreEnvironment, MessageLog]:
+    """Open the message log; a damaged one is set aside, and the disk starts over with a new id (rule M4)."""
+    message_log = None
+    while message_log is None:
+        identity = data.identity
+        try:
+            message_log = MessageLog(
+                data.path,
+                identity.log,
+                rebooted=data.rebooted,
+                started_before=identity.started_before,
+                segment_bytes=settings.process.segment_bytes,
+                reserve_bytes=settings.process.reserve_bytes,
+            )
+        except DamageError as error:
+            log.error("data_set_aside", reason=str(error), to=str(data.path / "damaged"))
+            data.set_aside()
+    environment = StoreEnvironment(
+        data.path / "store",
+        disk=data.identity.disk,
+        machine_boot=machine_boot_id(),
+        map_size=settings.process.store_map_bytes,
+    )
+    return environment, message_log
+
+
+def open_group(
+    data: DataDirectory,
+    settings: Settings,
+    environment: StoreEnvironment,
+    message_log: MessageLog,
+    name: str,
+    log: structlog.stdlib.BoundLogger,
+) -> OpenedGroup:
+    """Bring a group's store to a state that the log continues: as it is, from the checkpoint, or empty."""
+    durable = message_log.recovery.states.get(name, DurableState())
+    store = LmdbStore(environment, name)
+    files = CheckpointFiles(data.path / "checkpoints", settings.cluster, name)
+    checkpoint = durable.checkpoint.slot if durable.checkpoint else 0
+    window = settings.limits.request_window_slots
+    rebuild = False
+    if store.trusted(data.identity.disk, machine_boot_id()):
+        try:
+            machine = Machine(store, window)
+            if machine.applied_slot >= checkpoint:
+                return OpenedGroup(durable, store, machine, files, rebuild)
+        except DamageError as error:
+            log.warning("store_damaged", group=name, reason=str(error))
+    _clear(store)
+    if checkpoint:
+        log.info("store_rebuilding", group=name, checkpoint=checkpoint)
+        try:
+            files.load(checkpoint, store)
+        except (DamageError, FileNotFoundError) as error:
+            log.error("checkpoint_unusable", group=name, checkpoint=checkpoint, reason=str(error))
+            rebuild = True
+    return OpenedGroup(durable, store, Machine(store, window), files, rebuild)
+
+
+def _clear(store: LmdbStore) -> None:
+    store.begin()
+    store.clear()
+    store.commit()

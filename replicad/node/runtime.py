@@ -1,0 +1,317 @@
+"""One node: data directory, message log, store, transport, clock ticks, and the groups that it is a member of."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from collections import deque
+from contextlib import suppress
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from replicad import __version__
+from replicad.core.group.executor import Executor
+from replicad.core.group.replica import Replica
+from replicad.core.journal.records import EntryRecord
+from replicad.core.model.errors import RequestError
+from replicad.node.checkpoint import Checkpointer
+from replicad.node.clock import now_us
+from replicad.node.group_runtime import GroupRuntime
+from replicad.node.identity import LOST, OK, DataDirectory
+from replicad.node.metrics import LoopDelaySampler, Metrics
+from replicad.node.opening import open_group, open_log
+from replicad.node.transport import Transport
+from replicad.node.wal import Callbacks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from replicad.core.journal.records import Record
+    from replicad.core.model.limits import Limits
+    from replicad.core.model.messages import Message
+    from replicad.node.settings import Settings
+
+TICK_SECONDS = 0.01
+SWEEP_SECONDS = 5.0
+
+STOPPED = "stopped"
+RESTART = "restart"
+FAILED = "failed"
+"""How a run ended: as asked; its disk must be forgotten, start again; a rule or the disk failed, do not go on."""
+
+
+class NodeRuntime:
+    """Opens everything, drives the groups until :meth:`stop`, and closes in order."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Blocks while the data is read; raises DirectoryError, OSError."""
+        self.settings = settings
+        self.name = settings.node
+        self.cluster = settings.cluster
+        self.limits: Limits = settings.limits
+        self.log = structlog.get_logger("replicad").bind(node=settings.node)
+        self.metrics = Metrics(settings.node, settings.cluster, __version__)
+        self.disk_full = False
+        self.outcome = ""
+        self.groups: dict[str, GroupRuntime] = {}
+        self._tickets = 0
+        self._owners: deque[tuple[int, str, int]] = deque()
+        self._stopping: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self.data = DataDirectory(settings.data, settings.cluster, settings.node)
+        if self.data.set_aside_reason:
+            self.log.error("data_set_aside", reason=self.data.set_aside_reason)
+        self.environment, self.message_log = open_log(self.data, settings, self.log)
+        self.data.record_start()
+        self.checkpointer = Checkpointer(
+            settings.data / "checkpoints",
+            settings.data / "store",
+            settings.cluster,
+            map_size=settings.process.store_map_bytes,
+        )
+        self.transport = Transport(
+            node=settings.node,
+            cluster=settings.cluster,
+            disk_id=self.data.identity.disk,
+            limits_checksum=settings.limits.checksum(),
+            listen=settings.peer_listen,
+            peers=settings.peers,
+            on_message=self._on_message,
+            on_link=self._on_link,
+            secret=settings.secret,
+            queue_bytes=settings.process.send_queue_bytes,
+            bulk_queue_bytes=settings.process.bulk_send_queue_bytes,
+        )
+        self._sampler = LoopDelaySampler(self.metrics.loop_delay_seconds)
+        self.metrics.on_scrape(self._scrape)
+
+    async def start(self) -> None:
+        """Begin to take part; raises ListenError."""
+        self._loop.set_exception_handler(self._on_exception)
+        await self.checkpointer.start()
+        self.message_log.start(
+            self._loop, Callbacks(self._on_durable, self._on_log_failure, self._on_full, self._on_flush)
+        )
+        boot = secrets.randbits(63)
+        for name, members in self.settings.groups.items():
+            if self.name in members:
+                self._open_group(name, members, boot)
+        await self.transport.start()
+        for group in self.groups.values():
+            group.start()
+        self._sampler.start()
+        self._tick()
+        self._sweep()
+        self.log.info("started", version=__version__, disk=self.data.identity.disk, state=self.data.identity.state)
+
+    def _open_group(self, name: str, members: tuple[str, ...], boot: int) -> None:
+        opened = open_group(self.data, self.settings, self.environment, self.message_log, name, self.log)
+        replica = Replica(
+            node=self.name,
+            disk=self.data.identity.disk,
+            boot=boot,
+            members=members,
+            limits=self.limits,
+            durable=opened.durable,
+            applied=opened.machine.applied_slot,
+            digest=opened.machine.digest,
+            configuration=opened.machine.configuration,
+            lost=self.data.identity.state == LOST,
+            rebuild=opened.rebuild,
+            random=Random(secrets.randbits(64)),
+            now=now_us(),
+        )
+        executor = Executor(opened.machine, self.limits.digest_slots)
+        log = self.log.bind(group=name)
+        self.groups[name] = GroupRuntime(self, name, replica, executor, opened.store, opened.files, log)
+
+    # --- inputs -----------------------------------------------------------------------------------------------------
+
+    def _on_message(self, sender: str, disk: str, group: str, message: Message) -> None:
+        runtime = self.groups.get(group)
+        if runtime is not None and not self.outcome:
+            runtime.on_message(sender, disk, message)
+
+    def _on_link(self, peer: str, up: bool) -> None:
+        self.log.info("link_up" if up else "link_down", peer=peer)
+
+    def _tick(self) -> None:
+        if self.outcome:
+            return
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        for group in self.groups.values():
+            group.on_tick()
+
+    def _sweep(self) -> None:
+        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        for group in self.groups.values():
+            group.files.sweep(now_us())
+
+    def append(self, group: str, records: Sequence[Record], ticket: int) -> None:
+        """Append a group's records to the message log that all groups share."""
+        self._tickets += 1
+        self._owners.append((self._tickets, group, ticket))
+        reserved = not any(type(record) is EntryRecord for record in records)
+        self.message_log.append([(group, record) for record in records], self._tickets, reserved=reserved)
+
+    def _on_durable(self, ticket: int) -> None:
+        if self.outcome:
+            return
+        done: dict[str, int] = {}
+        while self._owners and self._owners[0][0] <= ticket:
+            _, group, own = self._owners.popleft()
+            done[group] = own
+        for group, own in done.items():
+            self.groups[group].on_durable(own)
+
+    def _on_flush(self, seconds: float, size: int, records: int) -> None:
+        self.metrics.flush_seconds.observe(seconds)
+        self.metrics.flush_bytes.observe(size)
+        self.metrics.flush_records.inc(records)
+
+    def _on_full(self, full: bool) -> None:
+        self.disk_full = full
+        if full:
+            self.log.error("disk_full", hint="free space where the data directory is; the node goes on by itself")
+        else:
+            self.log.info("disk_has_room")
+        for group in self.groups.values():
+            group.on_full(full)
+
+    def _on_log_failure(self, reason: str) -> None:
+        self.fail(f"the message log failed, nothing may be written after that: {reason}", None)
+
+    def _on_exception(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, (ConnectionError, TimeoutError)):
+            self.log.debug("connection_error", reason=str(error))
+            return
+        self.fail(str(context.get("message", "an error in a callback")), error)
+
+    # --- ending -----------------------------------------------------------------------------------------------------
+
+    def fail(self, reason: str, error: BaseException | None) -> None:
+        """Stop at once: a rule is broken or the disk failed, and a wrong answer is worse than none."""
+        if self.outcome == FAILED:
+            return
+        self.outcome = FAILED
+        self.log.critical("failed", reason=reason, exc_info=error)
+        self._end(FAILED)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run ended by :meth:`fail`."""
+        return self.outcome == FAILED
+
+    def stop_for_good(self, *, halt: str, forget: str) -> None:
+        """The replica asks for the end: the replicas disagree (halt), or this disk must be forgotten (forget)."""
+        if halt:
+            self.fail(halt, None)
+        elif not self.outcome:
+            self.outcome = RESTART
+            self.log.error("disk_forgotten", reason=forget)
+            self._end(RESTART)
+
+    def stop(self) -> None:
+        """End the run as asked."""
+        self._end(STOPPED)
+
+    def _end(self, outcome: str) -> None:
+        if not self._stopping.done():
+            self._stopping.set_result(outcome)
+
+    async def run(self) -> str:
+        """Wait for the end; returns STOPPED, RESTART or FAILED."""
+        return await asyncio.shield(self._stopping)
+
+    async def leave(self) -> None:
+        """Hand over offices before an orderly stop."""
+        for group in self.groups.values():
+            await group.leave()
+
+    async def close(self) -> None:
+        """Close everything; after a failure without flushing."""
+        for timer in (self._timer, self._sweeper):
+            if timer is not None:
+                timer.cancel()
+        self._sampler.stop()
+        for group in self.groups.values():
+            group.close()
+        await self.transport.close()
+        await self.checkpointer.close()
+        if self.outcome != FAILED:
+            await asyncio.to_thread(self.message_log.close)
+        self.outcome = self.outcome or STOPPED
+        for group in self.groups.values():
+            group.store.close()
+        self.environment.close()
+        if self.outcome == RESTART:
+            self.data.set_aside()
+        self.data.close()
+
+    def note_member(self) -> None:
+        """A group has this disk as a voter: it is no longer lost."""
+        if self.data.identity.state != OK:
+            self.data.set_state(OK)
+
+    # --- for clients ------------------------------------------------------------------------------------------------
+
+    def group(self, name: str) -> GroupRuntime:
+        """Return a group; raises RequestError("not_found")."""
+        group = self.groups.get(name)
+        if group is None:
+            raise RequestError("not_found", f"there is no group {name!r} here; there is: {', '.join(self.groups)}")
+        return group
+
+    def readiness(self) -> list[str]:
+        """Return what is missing before this node can serve; empty when it is ready."""
+        return [reason for group in self.groups.values() for reason in group.missing()]
+
+    def peer_addresses(self) -> list[str]:
+        """Return the HTTP addresses of all nodes."""
+        return [str(address) for address in self.settings.http_addresses.values()]
+
+    def status(self) -> dict[str, object]:
+        """Return the body of ``/v1/replicad/status``."""
+        return {
+            "node": self.name,
+            "cluster": self.cluster,
+            "version": __version__,
+            "disk": self.data.identity.disk,
+            "groups": {name: group.status() for name, group in self.groups.items()},
+        }
+
+    def _scrape(self) -> None:
+        """Set the gauges that are only read when someone looks."""
+        metrics = self.metrics
+        for name, group in self.groups.items():
+            replica = group.replica
+            configuration = replica.state.configuration
+            metrics.set_role(name, replica.role)
+            metrics.epoch.labels(name).set(replica.epoch)
+            metrics.has_coordinator.labels(name).set(bool(replica.coordinator))
+            metrics.read_ready.labels(name).set(replica.holds_lease(now_us()))
+            metrics.view_size.labels(name).set(len(replica.view))
+            metrics.members.labels(name).set(len(configuration.members) if configuration else 0)
+            metrics.committed_slot.labels(name).set(replica.committed)
+            metrics.applied_slot.labels(name).set(replica.applied)
+            metrics.index.labels(name).set(group.index)
+            metrics.checkpoint_slot.labels(name).set(replica.checkpoints.committed[0])
+            metrics.checkpoint_age_seconds.labels(name).set((now_us() - group.checkpoint_at) / 1e6)
+            metrics.queue_depth.labels(f"{name}_executor").set(len(group.executor.queue))
+            metrics.queue_depth.labels(f"{name}_contact").set(len(replica.contact.pending))
+        with suppress(OSError):
+            metrics.disk_free_bytes.set(shutil.disk_usage(self.settings.data).free)
+        metrics.disk_full.set(self.disk_full)
+        log = self.message_log.stats()
+        metrics.log_segments.set(float(str(log["segments"])))
+        metrics.queue_depth.labels("message_log").set(float(str(log["queued"])))
+        for peer in self.settings.peers:
+            metrics.peer_up.labels(peer).set(self.transport.connected(peer))
+            metrics.peer_round_trip_seconds.labels(peer).set(self.transport.round_trip_us(peer) / 1e6)
+            metrics.queue_depth.labels(f"send_{peer}_bytes").set(self.transport.queued_bytes(peer))

@@ -1,0 +1,132 @@
+"""A node in memory, for tests of the HTTP edge: the real machine on the memory store, and no replication.
+
+Its switches make it behave like a node in trouble: see the attributes of :class:`FakeGroup`.
+"""
+
+import asyncio
+from contextlib import contextmanager
+from itertools import count
+
+from replicad.core.kv.entries import decode_entry
+from replicad.core.kv.machine import Machine
+from replicad.core.kv.memory_store import MemoryStore
+from replicad.core.model.errors import RequestError
+from replicad.core.model.limits import Limits
+from replicad.core.model.operations import (
+    ACK_ALL,
+    NO_CAS,
+    OPERATIONS,
+    Result,
+    encode_batch,
+    encode_operation,
+    make_request_id,
+)
+from replicad.node.metrics import Metrics
+
+
+class FakeListing:
+    def __init__(self, store):
+        self.store = store
+
+    def scan(self, prefix, after=None):
+        for key, entry in self.store.scan(prefix, after):
+            yield key, decode_entry(entry)
+
+
+class FakeGroup:
+    name = "default"
+
+    def __init__(self):
+        self.store = MemoryStore()
+        self.machine = Machine(self.store, 1000)
+        self.numbers = count(1)
+        self.ready = True  # linearizable reads are served locally
+        self.barriers = []  # the `consistent` of every barrier that was waited for
+        self.barrier_error = None  # what a barrier raises
+        self.refusals = []  # errors that the next writes raise at once, None for a write that goes through
+        self.held = None  # a list: writes are collected here and not answered
+        self.age_ms = 0
+        self.coordinator = True
+        self.open_listings = 0
+        self.acks = []  # the `ack` of every write
+
+    @property
+    def index(self):
+        return self.machine.index
+
+    def write(self, code, key, value=b"", flags=0, cas=NO_CAS, ack=ACK_ALL, idempotency=None):
+        if self.refusals and (error := self.refusals.pop(0)):
+            raise error
+        self.acks.append(ack)
+        future = asyncio.get_running_loop().create_future()
+        if self.held is not None:
+            self.held.append(future)
+            return future
+        request_id = idempotency or make_request_id(1, next(self.numbers))
+        slot = self.machine.applied_slot + 1
+        operation = encode_operation((request_id, slot - 1, code, key, value, flags, cas))
+        self.machine.begin()
+        result = self.machine.apply(slot, encode_batch(OPERATIONS, [operation]))[0][1]
+        self.machine.commit()
+        future.set_result(result if ack == ACK_ALL else Result(result.status, 0))
+        return future
+
+    def read_ready(self):
+        return self.ready
+
+    async def read_barrier(self, *, consistent):
+        self.barriers.append(consistent)
+        await asyncio.sleep(0)
+        if self.barrier_error:
+            raise self.barrier_error
+
+    def read(self, key):
+        return self.machine.read(key)
+
+    def staleness_ms(self):
+        return self.age_ms
+
+    def has_coordinator(self):
+        return self.coordinator
+
+    def coordinator_address(self):
+        return "127.0.0.1:8001" if self.coordinator else ""
+
+    @contextmanager
+    def listing(self):
+        self.open_listings += 1
+        try:
+            yield FakeListing(self.store.snapshot())
+        finally:
+            self.open_listings -= 1
+
+    async def checkpoint(self):
+        return {"slot": self.machine.applied_slot, "digest": self.machine.digest.hex()}
+
+    def status(self):
+        return {"role": "coordinator", "index": self.index}
+
+
+class FakeNode:
+    name = "n1"
+    cluster = "test"
+
+    def __init__(self, limits=None):
+        self.limits = limits or Limits(value_bytes_max=200_000)
+        self.metrics = Metrics(self.name, self.cluster, "0")
+        self.default = FakeGroup()
+        self.missing = []
+
+    def group(self, name):
+        if name != "default":
+            raise RequestError("not_found", f"there is no group {name!r} here")
+        return self.default
+
+    def status(self):
+        return {"node": self.name, "cluster": self.cluster, "groups": {"default": self.default.status()}}
+
+    def readiness(self):
+        return self.missing
+
+    def peer_addresses(self):
+        return ["127.0.0.1:8001", "127.0.0.1:8002"]
