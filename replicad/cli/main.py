@@ -1,11 +1,71 @@
-"""The entry point of the `replicad` command."""
+"""The `replicad` command: a table of subcommands, each imported only when it is used, so that all start fast."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import cast
 
 import click
 
 from replicad import __version__
+from replicad.cli.output import Failure, examples
+
+COMMANDS = {
+    "up": ("up", "Run a cluster on this machine, in the foreground."),
+    "serve": ("node", "Run one node in the foreground."),
+    "kv": ("kv", "Read and write keys."),
+    "status": ("status", "Show all nodes and where they stand."),
+    "checkpoint": ("checkpoint", "Take a checkpoint now."),
+    "config": ("config", "Check a settings file."),
+    "doctor": ("doctor", "Look for what is wrong with a node's surroundings."),
+    "inspect": ("inspect", "Show a node's files: message log, store, checkpoints."),
+    "simulate": ("simulate", "Try whole clusters under random faults, in virtual time."),
+}
+"""Subcommand -> (module in replicad.cli that has it under the same name, what it does)."""
 
 
-@click.group()
-@click.version_option(__version__, prog_name="replicad")
+class LazyGroup(click.Group):
+    """A group that imports a command when it is run, and none to list them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        return [*COMMANDS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module; None for a name that is not in the table."""
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module, _ = COMMANDS[cmd_name]
+        return cast("click.Command", getattr(import_module(f"replicad.cli.{module}"), cmd_name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        """Write the list for --help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a misspelt one gets a suggestion."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there is: {', '.join(COMMANDS)}"
+            raise Failure(f"there is no command {args[0][:40]!r}; {hint}", 2)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=examples("replicad up", "replicad kv put greeting hello", "replicad kv get greeting", "replicad status"),
+)
+@click.version_option(__version__, prog_name="replicad", message="%(prog)s %(version)s")
 def main() -> None:
     """Run and inspect a replicated key-value server."""
+
+
+if __name__ == "__main__":
+    main(prog_name="replicad" if Path(__file__).name == "main.py" else None)

@@ -200,7 +200,7 @@ def at_most_one(parameters: dict[str, str], names: tuple[str, ...]) -> None:
         raise refuse(f"Conflicting flags: '{given[0]}' and '{given[1]}' cannot be given together")
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def read_options(query: str) -> ReadOptions:
     """Return what the query of a GET or HEAD asks. The few spellings that clients use are remembered."""
     parameters = parse_query(query)
@@ -232,7 +232,7 @@ def read_options(query: str) -> ReadOptions:
     )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def put_options(query: str) -> WriteOptions:
     """Return what the query of a PUT asks."""
     parameters = parse_query(query)
@@ -241,7 +241,7 @@ def put_options(query: str) -> WriteOptions:
     return write_options(parameters)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def delete_options(query: str) -> WriteOptions:
     """Return what the query of a DELETE asks."""
     parameters = parse_query(query)

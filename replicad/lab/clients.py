@@ -137,7 +137,7 @@ class Clients:
         self._stopped = True
 
     def history(self, model: Model) -> list[Operation]:
-        """Return what was seen. An operation that took effect again after its window stands there once more for each."""
+        """Return what was seen; what took effect again after its window stands there once more for each time."""
         operations = self._recorder.operations()
         for request in self._recorded:
             effect = model.effects.get(request.idempotency)

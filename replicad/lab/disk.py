@@ -4,8 +4,8 @@ The protocol promises to survive:
 
 * the death of the process at any moment: every completed write is kept by the operating system, the one that was being
   written may be cut short at any byte;
-* the death of the machine at any moment: of what was not flushed each sector is kept, lost or garbage, in any order; the
-  machine's boot id changes;
+* the death of the machine at any moment: of what was not flushed each sector is kept, lost or garbage, in any order;
+  the machine's boot id changes;
 * flushes of any duration (a *hang*), and a full disk: what has been appended before is flushed once there is space
   again, promises (for which space is reserved) at once;
 * *rot* (a changed byte, a zeroed range or a missing segment) in what was flushed before the last record was written,

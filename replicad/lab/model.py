@@ -69,13 +69,13 @@ class Model:
     """Request ids that took effect again after their window was over."""
 
     def apply(self, value: bytes) -> None:
-        """Apply the batch of the next slot; raises ValueError for bytes that are no batch."""
+        """Apply the batch of the next slot; raises ValueError or TypeError for bytes that are no batch."""
         self.slot += 1
         kind, payload = decode_batch(value)
         if kind != OPERATIONS:
             return
         if not isinstance(payload, tuple):
-            raise ValueError(f"the batch of slot {self.slot} holds no list of operations")
+            raise TypeError(f"the batch of slot {self.slot} holds no list of operations")
         results = self.results.setdefault(self.slot, [])
         for encoded in payload:
             self.index += 1
@@ -113,7 +113,7 @@ class Model:
             return APPLIED
         if operation.code != PUT:
             raise ValueError(f"operation code {operation.code} is not known to the model")
-        if operation.cas != NO_CAS and operation.cas != (now.modify if present else 0):
+        if operation.cas not in (NO_CAS, now.modify if present else 0):
             return REFUSED
         if not present or (now.value, now.flags) != (operation.value, operation.flags):
             create = now.create if present else self.index

@@ -57,7 +57,7 @@ def mutated(name: str) -> Iterator[Mutation]:
         setattr(owner, mutation.method, original)
 
 
-# --- the usual slips ----------------------------------------------------------------------------------------------------
+# --- the usual slips --------------------------------------------------------------------------------------------------
 
 
 def _executor() -> type:
@@ -123,7 +123,7 @@ def _forget_request_ids(original: Callable[..., Any]) -> Callable[..., Any]:
 @register("majority-off-by-one", "C1", "half of the members count as a majority", _configuration, "majority")
 def _majority_off_by_one(original: Callable[..., Any]) -> Callable[..., Any]:
     def majority(self: Any) -> int:
-        return max(1, original(self) - 1)
+        return max(1, int(original(self)) - 1)
 
     return majority
 

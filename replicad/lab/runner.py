@@ -71,9 +71,7 @@ def run_seeds(
     return summary
 
 
-def _results(
-    seeds: range, nodes: int, jobs: int, trace: Callable[[str], None] | None
-) -> Iterator[TrialResult]:
+def _results(seeds: range, nodes: int, jobs: int, trace: Callable[[str], None] | None) -> Iterator[TrialResult]:
     if trace is not None or jobs <= 1:
         for seed in seeds:
             yield run_trial(seed, nodes, sink=trace)

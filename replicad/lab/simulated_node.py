@@ -150,9 +150,7 @@ class SimulatedNode:
         trusted = 0 if self._rebooted or self.store_broken else Machine(self.store, 1 << 30).applied_slot
         keep_above = {GROUP: trusted or self._newest_file()}
         try:
-            recovery = recover(
-                self.disk.segments(), self._identity(), rebooted=self._rebooted, keep_above=keep_above
-            )
+            recovery = recover(self.disk.segments(), self._identity(), rebooted=self._rebooted, keep_above=keep_above)
         except DamageError as error:
             if not self.rotten:
                 raise Violation("recovery", f"{self.name} finds damage where none was done: {error}") from error

@@ -291,17 +291,14 @@ class SimulatedProcess:
 
     def _pin_checkpoint(self) -> None:
         """Pin the state at the marker, let the executor go on, and write the file aside."""
-        slot, digest = self.executor.marker, self.machine.digest
+        slot = self.executor.marker
         snapshot = self.node.store.snapshot()
         self.executor.resume()
-        self.later(self.node.checkpoint_delay(), self._checkpoint_written, slot, digest, snapshot)
+        self.later(self.node.checkpoint_delay(), self._checkpoint_written, slot, snapshot)
 
-    def _checkpoint_written(self, slot: int, digest: bytes, snapshot: MemoryStore) -> None:
+    def _checkpoint_written(self, slot: int, snapshot: MemoryStore) -> None:
         self.simulator.count("checkpoint_written")
-        if self.node.full:
-            digest = b""
-        else:
-            digest = self.node.files.write(slot, snapshot)
+        digest = b"" if self.node.full else self.node.files.write(slot, snapshot)
         self.step(self.replica.checkpoint_written, slot, digest)
 
     def _transfer(self, effect: TransferEffect) -> None:
@@ -329,9 +326,7 @@ class SimulatedProcess:
         incoming, data = self._incoming
         self._incoming = (0, bytearray())
         try:
-            if slot and incoming != slot:
-                raise DamageError(f"the bytes received are of checkpoint {incoming}")
-            store = self.node.files.install(slot, bytes(data))
+            store = self.node.files.install(slot, bytes(data) if incoming == slot else b"")
         except DamageError as error:
             self.simulator.note(self.name, f"checkpoint {slot} is damaged: {error}")
             self.installing = False
@@ -351,7 +346,7 @@ class SimulatedProcess:
         self.contact.results(results)
 
     def _truncate(self, slot: int) -> None:
-        """Drop older checkpoint files and segments, once all records so far and the live state anew are durable (K2)."""
+        """Drop older checkpoint files and segments, once everything logged so far, live state anew, is durable."""
 
         def remove() -> None:
             self.node.files.drop_below(slot, self.simulator.queue.now)

@@ -173,11 +173,11 @@ class Simulator:
             if node.process is not None:
                 node.process.put_out_fuse()
                 node.process.log.hang_until = 0
-                if node.process.leaving:
-                    node.crash(power=False)
             if node.full:
                 node.set_full(full=False)
             self.resume(name)
+            if node.process is not None and node.process.leaving:
+                node.crash(power=False)
             node.start()
 
 

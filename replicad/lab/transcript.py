@@ -1,7 +1,7 @@
 """What happened in a simulated cluster, message by message, readable, and as one hash.
 
-Every run keeps the hash (equal seeds must give equal hashes) and the last lines. Lines are made only when somebody reads
-them: what is kept meanwhile is the message itself.
+Every run keeps the hash (equal seeds must give equal hashes) and the last lines. Lines are made only when somebody
+reads them: what is kept meanwhile is the message itself.
 """
 
 from __future__ import annotations

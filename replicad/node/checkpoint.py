@@ -283,7 +283,8 @@ class CheckpointFiles:
         except DamageError:
             path.unlink(missing_ok=True)
             raise
-        return self._keep(path, slot)
+        # In a thread: it waits for the disk, and only that, for as long as the file is large.
+        return await asyncio.to_thread(self._keep, path, slot)
 
     def _keep(self, path: Path, slot: int) -> CheckpointHeader:
         with path.open("rb", buffering=0) as file:

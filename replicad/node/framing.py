@@ -143,7 +143,7 @@ def unpack(payload: memoryview | bytes, *, maps: int = 0) -> Any:
     try:
         return msgpack.unpackb(payload, use_list=False, max_array_len=ARRAY_ITEMS_MAX, max_map_len=maps, max_ext_len=0)
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
-        raise FrameError(f"a frame that is not msgpack as we use it ({error})") from error
+        raise FrameError(f"a frame that is not msgpack as we use it ({str(error) or type(error).__name__})") from error
 
 
 def unpack_items(payload: memoryview | bytes) -> tuple[list[tuple[str, Message]], list[tuple[int, int]]]:

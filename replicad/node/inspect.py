@@ -95,6 +95,8 @@ class LogInspection:
                 if result.ending is Ending.DAMAGED:
                     raise DamageError(result.reason)  # noqa: TRY301 - all damage is judged in one place
                 if result.used > HEADER_BYTES:
+                    if verdict.ending == Ending.TORN.value:
+                        raise DamageError(f"{verdict.sentence}, yet segment {number} holds records")  # noqa: TRY301 - as above
                     verdict.ending, verdict.sentence = result.ending.value, result.reason
             if self._verify and self._identity is not None:
                 recover(self._segments(), self._identity, rebooted=self._rebooted)

@@ -22,7 +22,9 @@ from replicad.node import handshake
 from replicad.node.framing import ITEM_BYTES_MAX, pack_item
 from replicad.node.handshake import BULK as BULK_CHANNEL
 from replicad.node.handshake import CHANNELS, CONTROL, Hello, RefusedError, Terms
-from replicad.node.link import Identity, IncomingLink, OutgoingLink
+from replicad.node.link import Identity
+from replicad.node.link_incoming import IncomingLink
+from replicad.node.link_outgoing import OutgoingLink
 
 BACKOFF_SECONDS_MIN = 0.05
 BACKOFF_SECONDS_MAX = 1.0

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from replicad.core.journal.records import PromiseRecord, Record
 from replicad.core.journal.recovery import DurableState, Recovery, recover
-from replicad.core.journal.segments import SEGMENT_BYTES, LogIdentity, encode_record
+from replicad.core.journal.segments import FRAME_BYTES, SEGMENT_BYTES, LogIdentity, encode_record
 from replicad.core.journal.writer import SegmentWriter
 from replicad.core.model.errors import DamageError, InvariantError
 from replicad.node.disk_operations import DiskOperations
@@ -28,6 +28,9 @@ from replicad.node.segment_files import SegmentFiles
 
 RESERVE_BYTES = 1024 * 1024
 FULL_RETRY_SECONDS = 1.0
+BATCH_BYTES = 4 * 1024 * 1024
+"""One write and its flush take appends until they are at least so large together."""
+
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -194,15 +197,7 @@ class MessageLog:
 
     def _turn(self) -> None:
         """Take what is queued, write it, and see to the next segment."""
-        for item in self._gather():
-            match item:
-                case _Append():
-                    self._take(item)
-                case _Truncate():
-                    self._truncated.update(item.slots)
-                    self._truncation_due = True
-                case _Close():
-                    self._closing = True
+        self._gather()
         self._write_pending()
         if self._truncation_due:
             self._truncation_due = bool(self._pending)
@@ -210,22 +205,40 @@ class MessageLog:
         if not self._spares and not self._closing:
             self._prepare_spare()
 
-    def _gather(self) -> list[_Append | _Truncate | _Close]:
-        """Wait for work (or, with a full disk, for the next try) and return all that is there."""
-        items: list[_Append | _Truncate | _Close] = []
-        try:
-            items.append(self._queue.get(timeout=self._retry_seconds if self._full else None))
-            while type(items[-1]) is _Append:
-                items.append(self._queue.get_nowait())
-        except queue.Empty:
-            pass
-        return items
+    def _gather(self) -> None:
+        """Wait for work (or, with a full disk, for the next try) and take what is there, up to a full batch.
 
-    def _take(self, item: _Append) -> None:
+        A bound is needed: a node that appends as fast as this takes would never see anything written.
+        """
+        size = 0
+        try:
+            item = self._queue.get(timeout=self._retry_seconds if self._full else None)
+            while True:
+                match item:
+                    case _Append():
+                        size += self._take(item)
+                    case _Truncate():
+                        self._truncated.update(item.slots)
+                        self._truncation_due = True
+                        return
+                    case _Close():
+                        self._closing = True
+                        return
+                if size >= BATCH_BYTES:
+                    return
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            return
+
+    def _take(self, item: _Append) -> int:
+        """Encode one append; return its bytes, framing included."""
         last = len(item.records) - 1
+        size = 0
         for number, (group, record) in enumerate(item.records):
-            ticket = item.ticket if number == last else 0
-            self._pending.append(_Pending(group, record, encode_record(group, record), ticket, item.reserved))
+            payload = encode_record(group, record)
+            size += len(payload) + FRAME_BYTES
+            self._pending.append(_Pending(group, record, payload, item.ticket if number == last else 0, item.reserved))
+        return size
 
     def _write_pending(self) -> None:
         """Write as many pending records as there is room for."""

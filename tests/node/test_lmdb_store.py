@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -243,8 +244,9 @@ for slot in range(1, 10**9):
 
 
 def test_a_killed_writer_leaves_a_whole_slot(tmp_path):
-    """kill -9 between any two instructions: what was committed is there, and the state is that of one slot."""
-    process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "store")], stdout=subprocess.PIPE)
+    """SIGKILL between any two instructions: what was committed is there, and the state is that of one slot."""
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "store")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
     lines = [process.stdout.readline() for _ in range(200)]
     process.send_signal(signal.SIGKILL)
     rest = process.stdout.read().splitlines(keepends=True)

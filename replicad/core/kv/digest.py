@@ -52,8 +52,8 @@ class StateDigest:
 
     def add_entry(self, key: bytes, entry: bytes) -> None:
         """Count one entry; raises DamageError if it does not carry the hash of its own content."""
-        hashed = content_hash(key, entry) if len(entry) >= HEADER_BYTES else b""
-        if hashed != stored_hash(entry):
+        hashed = stored_hash(entry)
+        if len(entry) < HEADER_BYTES or hashed != content_hash(key, entry):
             raise DamageError(f"the entry of key {key[:64]!r} is not what its hash says")
         self._total += to_int(hashed)
 

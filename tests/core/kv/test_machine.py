@@ -107,7 +107,7 @@ def test_put_sets_create_once_and_modify_each_time(machine):
 
 
 def test_an_identical_rewrite_changes_nothing(machine):
-    """The same value and flags leave the modify index; another flag, or a longer value with the same end, does not."""
+    """The same value and flags leave the modify index; another flag, or a value with the same end, does not."""
     run(machine, put(b"a", b"xy"))
     assert run(machine, put(b"a", b"xy")) == [Result(APPLIED, 2)]
     assert machine.read(b"a").modify == 1
@@ -115,6 +115,8 @@ def test_an_identical_rewrite_changes_nothing(machine):
     assert machine.read(b"a").modify == 3
     run(machine, put(b"a", b"wxy", flags=1))
     assert machine.read(b"a").modify == 4
+    run(machine, put(b"a", b"xy", flags=1))
+    assert (machine.read(b"a").modify, machine.read(b"a").value) == (5, b"xy")
 
 
 @pytest.mark.parametrize(
