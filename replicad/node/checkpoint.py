@@ -278,13 +278,16 @@ class CheckpointFiles:
         try:
             for _ in _paced(self._verify_slices(path, slot, digest)):
                 await asyncio.sleep(0)
-            for _ in _paced(_load_slices(path, store)):
+            # The file is kept before the store says that it holds it: the log below it may be gone.
+            # In a thread: it waits for the disk, and only that, for as long as the file is large.
+            header = await asyncio.to_thread(self._keep, path, slot)
+            for _ in _paced(_load_slices(self.path(slot), store)):
                 await asyncio.sleep(0)
         except DamageError:
             path.unlink(missing_ok=True)
+            self.path(slot).unlink(missing_ok=True)
             raise
-        # In a thread: it waits for the disk, and only that, for as long as the file is large.
-        return await asyncio.to_thread(self._keep, path, slot)
+        return header
 
     def _keep(self, path: Path, slot: int) -> CheckpointHeader:
         with path.open("rb", buffering=0) as file:

@@ -209,7 +209,7 @@ class GroupRuntime:
         if execution is None:
             return
         for request_id, result in execution.results:
-            if request_id in self._waiters:
+            if request_id in self._waiters and result.status != EXPIRED:
                 self._complete(request_id, result)
         self.perform(self.replica.executed(execution, now_us()))
         self._wake_readers()
@@ -279,9 +279,7 @@ class GroupRuntime:
         for future in self._waiters.pop(request_id, ()):
             if future.done():
                 continue
-            if result.status == EXPIRED:
-                future.set_exception(RequestError("expired"))
-            elif result.status == MISMATCH:
+            if result.status == MISMATCH:
                 future.set_exception(RequestError("key_reused"))
             else:
                 future.set_result(result)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicad.core.model.messages import Durable, Forward, ForwardRefused, ReadPoint, ReadProbe
-from replicad.core.model.operations import ACK_ALL
+from replicad.core.model.operations import ACK_ALL, EXPIRED
 
 if TYPE_CHECKING:
     from replicad.core.group.primary import Primary
@@ -60,7 +60,7 @@ class Contact:
             return
         if office is not None:
             for request_id, operation, ack in operations:
-                if office.offer((operation, state.node, ack, request_id)):
+                if office.offer(operation, state.node, ack, request_id):
                     self.pending[request_id].sent = True
                 elif not self.pending[request_id].sent:
                     del self.pending[request_id]
@@ -116,10 +116,14 @@ class Contact:
         return self._tick_probes(office)
 
     def finish(self, results: list[tuple[bytes, Result]]) -> None:
-        """Operations were applied here: nothing more to do for those of this node."""
+        """Operations were applied here: nothing more to do for those of this node.
+
+        EXPIRED may belong to another contact's older copy of the same idempotency key: :meth:`tick` decides.
+        """
         pending = self.pending
-        for request_id, _ in results:
-            pending.pop(request_id, None)
+        for request_id, result in results:
+            if result[0] != EXPIRED:
+                pending.pop(request_id, None)
 
     def on_installed(self, slot: int, results: list[tuple[bytes, Result]]) -> None:
         """A checkpoint at ``slot`` was installed; ``results``: the pending operations that it remembers."""

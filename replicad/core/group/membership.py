@@ -62,13 +62,14 @@ class Membership:
         return Introduce(state.boot, state.disk, self.own_state(), state.log.committed, state.applied, configuration)
 
     def tick(self) -> None:
-        """Introduce oneself until one is a voter; form the group if all are here and empty."""
+        """Introduce oneself while one is no voter or knows no coordinator; form the group if all are here and empty."""
         state = self.state
-        if state.is_voter():
+        if state.is_voter() and state.coordinator:
             return
         if state.now - self.introduced_at >= 2 * state.limits.heartbeat_us:
             self.introduced_at = state.now
-            for name in state.initial_members:
+            known = dict.fromkeys((*state.initial_members, *state.peers()))
+            for name in known:
                 if name != state.node:
                     state.send(name, self.introduction())
         if state.configuration is None and self.may_form():
@@ -145,12 +146,16 @@ class Membership:
         self.introductions[sender] = Introduction(
             message.disk, message.state, message.committed, message.applied, state.now
         )
+        if message.committed > state.log.committed and not state.coordinator:
+            # Without a coordinator to welcome anyone: committed slots may be fetched from whoever has them (C2). They
+            # may hold the configuration entry that this disk, or its peers, need to find a majority.
+            self.source, self.source_committed, self.source_at = sender, message.committed, state.now
         if state.configuration is None:
             return
         if message.state == "empty" and state.configuration.holds(sender, message.disk):
             state.send_durable(sender, Form(state.configuration.encode()))
         if message.state != "formed" or not state.configuration.holds(sender, message.disk):
-            if state.is_voter():
+            if state.is_voter() and state.coordinator:
                 state.send(sender, self.introduction())
             if office is not None:
                 state.send(sender, Welcome(office.epoch, state.log.committed))

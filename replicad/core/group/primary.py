@@ -16,14 +16,15 @@ from replicad.core.model.operations import (
     ACK_ONE,
     NOOP_BATCH,
     OPERATIONS,
+    decode_operation,
     encode_batch,
 )
 
 if TYPE_CHECKING:
     from replicad.core.group.state import GroupState
 
-Queued = tuple[bytes, str, int, bytes]
-"""``(encoded operation, contact, ack, request id)``."""
+Queued = tuple[bytes, str, int, bytes, int]
+"""``(encoded operation, contact, ack, request id, last slot in which it may be acknowledged before it is applied)``."""
 
 
 class Primary:
@@ -65,12 +66,16 @@ class Primary:
 
     # --- assigning --------------------------------------------------------------------------------------------------
 
-    def offer(self, queued: Queued) -> bool:
+    def offer(self, operation: bytes, contact: str, ack: int, request_id: bytes) -> bool:
         """Queue an operation for a slot; False when the queue is full (nothing was done)."""
         if self.queued_bytes >= self.state.limits.open_bytes_max or self.state.full:
             return False
-        self.queue.append(queued)
-        self.queued_bytes += len(queued[0])
+        last = 0
+        if ack != ACK_ALL:
+            # It is acknowledged before it is applied, so it must not meet the end of its window there (D2).
+            last = decode_operation(operation).base + self.state.limits.request_window_slots
+        self.queue.append((operation, contact, ack, request_id, last))
+        self.queued_bytes += len(operation)
         return True
 
     def may_assign(self) -> bool:
@@ -96,15 +101,19 @@ class Primary:
             early: list[tuple[str, int, bytes]] = []
             size = 0
             while self.queue and len(operations) < limits.batch_operations_max:
-                operation, contact, ack, request_id = self.queue[0]
+                operation, contact, ack, request_id, last = self.queue[0]
                 if operations and size + len(operation) > limits.batch_bytes_max:
                     break
                 self.queue.popleft()
+                self.queued_bytes -= len(operation)
+                if ack != ACK_ALL:
+                    if self.assigned >= last:
+                        continue  # its contact learns from the slots applied that it never will be
+                    early.append((contact, ack, request_id))
                 operations.append(operation)
                 size += len(operation)
-                if ack != ACK_ALL:
-                    early.append((contact, ack, request_id))
-            self.queued_bytes -= size
+            if not operations:
+                break
             self.assigned += 1
             if early:
                 self.early[self.assigned] = early
@@ -293,7 +302,7 @@ class Primary:
     def refuse_queue(self) -> None:
         """Leaving office: tell the contacts of queued operations that they got no slot."""
         refused: dict[str, list[bytes]] = {}
-        for _, contact, _, request_id in self.queue:
+        for _, contact, _, request_id, _ in self.queue:
             refused.setdefault(contact, []).append(request_id)
         for contact, request_ids in refused.items():
             if contact != self.state.node:

@@ -14,6 +14,7 @@ from replicad.core.group.log import batch_kind
 from replicad.core.group.membership import Membership
 from replicad.core.group.primary import Primary
 from replicad.core.group.state import GroupState, Role
+from replicad.core.journal.records import CheckpointRecord
 from replicad.core.model import messages as m
 from replicad.core.model.errors import check
 from replicad.core.model.operations import CONFIGURATION, decode_operation
@@ -192,7 +193,13 @@ class Replica:
 
     def start(self, now: int) -> Effects:
         """Feed what was committed before the restart."""
-        self.state.now = now
+        state = self.state
+        state.now = now
+        if state.applied == state.log.base > self.checkpoints.committed[0]:
+            # The process died after it had installed a checkpoint, before it had logged so: the slots below are in
+            # that checkpoint's file only.
+            state.append(CheckpointRecord(state.applied, state.digest))
+            self.checkpoints.on_installed(state.applied, state.digest)
         return self._finish()
 
     def step(self, sender: str, sender_disk: str, message: m.Message, now: int) -> Effects:
@@ -305,7 +312,7 @@ class Replica:
     def _source(self) -> tuple[str, int]:
         """Return whom to fetch from, and the highest slot heard to be committed."""
         state = self.state
-        if state.is_voter() and state.coordinator:
+        if state.coordinator and state.is_voter():
             epoch, committed = self.acceptor.watermark
             return state.coordinator, committed if epoch == state.epoch else 0
         if state.now - self.membership.source_at < 20 * state.limits.heartbeat_us:
@@ -468,7 +475,7 @@ class Replica:
         overflow = []
         for encoded in message.operations:
             request_id = decode_operation(encoded).request_id
-            if not office.offer((encoded, sender, message.ack, request_id)):
+            if not office.offer(encoded, sender, message.ack, request_id):
                 overflow.append(request_id)
         if overflow:
             self.state.send(sender, m.ForwardRefused(overloaded=True, request_ids=tuple(overflow)))

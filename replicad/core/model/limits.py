@@ -70,8 +70,7 @@ class Limits:
 
     def checksum(self) -> str:
         """Return a short digest that two nodes compare in their handshake."""
-        text = repr((STATE_MACHINE_VERSION, astuple(self)))
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(repr(astuple(self)).encode(), digest_size=8).hexdigest()
 
     def shortened(self, duration_us: int) -> int:
         """Return ``duration·(1-ρ)``: what is left of a duration on the clock that must end first."""

@@ -26,29 +26,23 @@ class Message:
 
     def invalid(self) -> str | None:
         """Return why this message makes no sense whatever the receiver's state, or None."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            kind = field.type
+        for name, kind in _CHECKS[type(self)]:
+            value = getattr(self, name)
             if kind == "int":
                 if type(value) is not int or value < 0:
-                    return f"{field.name} is not a non-negative integer"
-            elif kind == "str":
-                if type(value) is not str:
-                    return f"{field.name} is not text"
-            elif kind == "bytes":
-                if type(value) is not bytes:
-                    return f"{field.name} is not bytes"
-            elif kind == "bool":
-                if type(value) is not bool:
-                    return f"{field.name} is not a boolean"
-            elif type(value) is not tuple:
-                return f"{field.name} is not a list"
-            elif not _items_valid(kind, value):
-                return f"{field.name} has an item of a wrong type"
+                    return f"{name} is not a non-negative integer"
+            elif type(value) is not _TYPES.get(kind, tuple):
+                return f"{name} is not {_WORDS.get(kind, 'a list')}"
+            elif kind not in _TYPES and not _items_valid(kind, value):
+                return f"{name} has an item of a wrong type"
         return None
 
 
-def _items_valid(kind: Any, value: tuple[Any, ...]) -> bool:
+_TYPES: dict[str, type] = {"str": str, "bytes": bytes, "bool": bool}
+_WORDS = {"str": "text", "bytes": "bytes", "bool": "a boolean"}
+
+
+def _items_valid(kind: str, value: tuple[Any, ...]) -> bool:
     if kind == "tuple[bytes, ...]":
         return all(type(item) is bytes for item in value)
     if kind == "tuple[int, ...]":
@@ -444,6 +438,9 @@ BULK: tuple[type[Message], ...] = (Accept, Forward, Slots, Values, CheckpointChu
 
 _FIELDS: dict[type[Message], tuple[str, ...]] = {
     kind: tuple(field.name for field in fields(kind)) for kind in MESSAGES.values()
+}
+_CHECKS: dict[type[Message], tuple[tuple[str, str], ...]] = {
+    kind: tuple((field.name, str(field.type)) for field in fields(kind)) for kind in MESSAGES.values()
 }
 
 

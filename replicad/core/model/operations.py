@@ -14,7 +14,7 @@ DELETE = 2
 DELETE_PREFIX = 3
 """Deletes at most :data:`DELETE_SLICE` keys that start with the key; status MORE says that some are left."""
 
-DELETE_SLICE = 512
+DELETE_SLICE = 128
 
 NO_CAS = -1
 
