@@ -48,7 +48,7 @@ def open_log(
                 reserve_bytes=settings.process.reserve_bytes,
             )
         except DamageError as error:
-            log.error("data_set_aside", reason=str(error), to=str(data.path / "damaged"))
+            log.warning("data_set_aside", reason=str(error), to=str(data.path / "damaged"))
             data.set_aside()
     environment = StoreEnvironment(
         data.path / "store",
@@ -87,7 +87,7 @@ def open_group(
         try:
             files.load(checkpoint, store)
         except (DamageError, FileNotFoundError) as error:
-            log.error("checkpoint_unusable", group=name, checkpoint=checkpoint, reason=str(error))
+            log.warning("checkpoint_unusable", group=name, checkpoint=checkpoint, reason=str(error))
             rebuild = True
     return OpenedGroup(durable, store, Machine(store, window), files, rebuild)
 

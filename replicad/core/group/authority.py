@@ -119,7 +119,7 @@ class Authority:
 
     def grant(self, peer: Peer) -> tuple[int, int]:
         """Return ``(request, duration)`` of a grant to this peer, ``(0, 0)`` for none; each request is granted once."""
-        if not self.granting or peer.lease_request == 0 or peer.lease_request == peer.request_granted:
+        if not self.granting or peer.lease_request in {0, peer.request_granted}:
             return 0, 0
         duration = self.grant_duration()
         if duration <= 0:

@@ -10,14 +10,13 @@ from replicad.core.group.checkpoints import Checkpoints, Digests
 from replicad.core.group.configuration import Configuration
 from replicad.core.group.contact import Contact, ProbeDesk
 from replicad.core.group.election import Election
-from replicad.core.group.log import batch_kind
 from replicad.core.group.membership import Membership
 from replicad.core.group.primary import Primary
 from replicad.core.group.state import GroupState, Role
+from replicad.core.group.tenure import Tenure
 from replicad.core.journal.records import CheckpointRecord
 from replicad.core.model import messages as m
 from replicad.core.model.errors import check
-from replicad.core.model.operations import CONFIGURATION, decode_operation
 
 if TYPE_CHECKING:
     from random import Random
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Replica:
-    """``step``, ``tick``, ``submit`` and completions in; :class:`Effects` out. See ``effects`` for the driver's part."""
+    """``step``, ``tick``, ``submit`` and completions in; :class:`Effects` out (see there for the driver's part)."""
 
     def __init__(
         self,
@@ -55,7 +54,6 @@ class Replica:
         ``lost``: the directory was damaged, so it may not take part in a first formation. ``rebuild``: the store
         cannot be rebuilt from what is here; a transfer must replace it.
         """
-        check(node in members or not members, f"{node} is not among the initial members")
         self.state = GroupState(
             node=node,
             disk=disk,
@@ -72,20 +70,18 @@ class Replica:
             now=now,
         )
         self.office: Primary | None = None
-        self.grants_end = 0
-        """When the grants and the authority of a past office end."""
-        self.acceptor = Acceptor(self.state, self.become_follower, self._office_ends)
+        self.acceptor = Acceptor(self.state, self.become_follower, lambda: self.tenure.ends(self.office))
         self.election = Election(
             self.state, self.acceptor, self.become_candidate, self.become_coordinator, self.become_follower
         )
+        self.tenure = Tenure(self.state, self.acceptor, self.election, self.become_follower)
         self.checkpoints = Checkpoints(self.state, durable.checkpoint)
         self.digests = Digests(self.state)
         self.catch_up = CatchUp(self.state, lambda: self.checkpoints.committed[0])
         self.membership = Membership(self.state, self._formed)
         self.contact = Contact(self.state)
         self.desk = ProbeDesk(self.state)
-        self.reelect_above = 0
-        self._adopt_logged_configuration()
+        self.state.adopt_logged_configuration()
         self._settle_role()
 
     # --- what others may read ---------------------------------------------------------------------------------------
@@ -148,9 +144,7 @@ class Replica:
         if state.role is Role.CANDIDATE:
             self.election.cancel()
         if self.office is not None:
-            self.grants_end = max(
-                self.grants_end, self.office.authority.grants_until(), self.office.authority.authority_until()
-            )
+            self.tenure.remember(self.office)
             self.office.refuse_queue()
             self.office = None
             self.desk.waiting = []
@@ -176,18 +170,12 @@ class Replica:
         self.office = Primary(state, epoch, recovered, promisers)
         self.checkpoints.begin_office()
         self.digests.begin_office()
-        self.reelect_above = 0
+        self.tenure.begin()
         state.event("took_office", epoch=epoch, start=self.office.start, recovered=recovered)
         self._send_heartbeats(self.office)
 
     def _formed(self) -> None:
         self._settle_role()
-
-    def _office_ends(self) -> int:
-        ends = self.grants_end
-        if self.office is not None:
-            ends = max(ends, self.office.authority.grants_until(), self.office.authority.authority_until())
-        return ends
 
     # --- inputs -----------------------------------------------------------------------------------------------------
 
@@ -236,8 +224,11 @@ class Replica:
         match message:
             case m.Accept():
                 self.acceptor.on_accept(sender, message)
-            case m.Accepted() | m.HeartbeatAck() | m.Forward() | m.ReadProbe() | m.CheckpointRequest():
-                self._dispatch_office(sender, message)
+            case m.Forward():
+                self.tenure.on_forward(sender, message, self.office)
+            case m.Accepted() | m.HeartbeatAck() | m.ReadProbe() | m.CheckpointRequest():
+                if self.office is not None:
+                    self._dispatch_office(sender, message, self.office)
             case m.Committed():
                 self.acceptor.on_committed(sender, message)
             case m.Heartbeat():
@@ -251,7 +242,7 @@ class Replica:
             case m.Promise():
                 self.election.on_promise(sender, disk, message)
             case m.Rejected():
-                self._on_rejected(message)
+                self.tenure.on_rejected(message, self.office)
             case m.FetchValues():
                 self.acceptor.on_fetch_values(sender, message)
             case m.Values():
@@ -268,14 +259,9 @@ class Replica:
                 raise AssertionError(f"{type(message).__name__} has no handler")
 
     def _dispatch_office(
-        self, sender: str, message: m.Accepted | m.HeartbeatAck | m.Forward | m.ReadProbe | m.CheckpointRequest
+        self, sender: str, message: m.Accepted | m.HeartbeatAck | m.ReadProbe | m.CheckpointRequest, office: Primary
     ) -> None:
-        """Messages to a coordinator; without an office they are refused or dropped."""
-        office = self.office
-        if office is None:
-            if isinstance(message, m.Forward):
-                self._refuse(sender, message, overloaded=False)
-            return
+        """Messages to a coordinator; without an office they mean nothing."""
         match message:
             case m.Accepted():
                 if message.epoch == office.epoch:
@@ -285,8 +271,6 @@ class Replica:
                     office.on_heartbeat_ack(sender, message)
                     self.checkpoints.on_report(sender, message)
                     self.digests.on_report(sender, message.digest_slot, message.digest)
-            case m.Forward():
-                self._on_forward(sender, message, office)
             case m.ReadProbe():
                 self.desk.add(sender, message.boot, message.probe, confirmed=message.confirmed, office=office)
             case m.CheckpointRequest():
@@ -462,35 +446,9 @@ class Replica:
             state.rebuilding = True
             state.event("rebuilding", why=why)
 
-    def _on_rejected(self, message: m.Rejected) -> None:
-        self.election.on_rejected(message)
-        if self.office is not None and message.epoch == self.office.epoch:
-            self.reelect_above = max(self.reelect_above, message.promised)
-            self.office.authority.granting = False
-
-    def _on_forward(self, sender: str, message: m.Forward, office: Primary) -> None:
-        if self.state.leaving:
-            self._refuse(sender, message, overloaded=False)
-            return
-        overflow = []
-        for encoded in message.operations:
-            request_id = decode_operation(encoded).request_id
-            if not office.offer(encoded, sender, message.ack, request_id):
-                overflow.append(request_id)
-        if overflow:
-            self.state.send(sender, m.ForwardRefused(overloaded=True, request_ids=tuple(overflow)))
-
-    def _refuse(self, sender: str, message: m.Forward, *, overloaded: bool) -> None:
-        ids = tuple(decode_operation(encoded).request_id for encoded in message.operations)
-        self.state.send(sender, m.ForwardRefused(overloaded=overloaded, request_ids=ids))
-
     def _tick_office(self, office: Primary) -> None:
         state = self.state
-        why = self.must_step_down(office)
-        if why:
-            self.become_follower(why)
-            return
-        if self._continue_office(office):
+        if not self.tenure.lasts(office):
             return
         if self.digests.contradicted(self.digests.verdict):
             self._rebuild("the majority's digest differs")
@@ -502,58 +460,6 @@ class Replica:
             self.checkpoints.tick(office)
         if state.now - office.authority.last_round_at >= state.limits.heartbeat_us:
             self._send_heartbeats(office)
-
-    def must_step_down(self, office: Primary) -> str:
-        """Return why the coordinator may not stay in office ("": it may): E4, M2."""
-        if office.authority.lost():
-            return "no majority acknowledged its heartbeats"
-        if self.state.stalled():
-            return "its disk does not answer"
-        if self.state.full:
-            return "its disk is full"
-        if not self.has_promises(office):
-            return "no majority of the new configuration has promised its epoch"
-        return ""
-
-    def has_promises(self, office: Primary) -> bool:
-        """Return whether a majority of the *current* configuration promised this epoch (M2)."""
-        state = self.state
-        count = 1
-        for name, peer in office.authority.peers.items():
-            promised = office.promisers.get(name) == peer.disk
-            if promised or peer.matched >= office.start:  # whoever accepted in this epoch has promised it
-                count += 1
-        return count >= state.majority()
-
-    def _continue_office(self, office: Primary) -> bool:
-        """Hand over (leaving), or stand again above a higher promise, once all grants have ended (E5)."""
-        state = self.state
-        if not state.leaving and not self.reelect_above:
-            return False
-        office.authority.granting = False
-        if state.leaving:
-            office.closing = True
-        if state.now < office.authority.grants_until():
-            return False
-        if state.leaving:
-            if office.open and state.now - office.open[0][2] < state.limits.lease_us:
-                return False
-            successor = self._successor(office)
-            self.become_follower("hands over")
-            self.grants_end = state.now  # it reads and grants no more: nothing of this office outlives it
-            state.broadcast(m.Release(office.epoch, successor))
-            return True
-        self.election.seen = max(self.election.seen, self.reelect_above)
-        self.reelect_above = 0
-        self.become_follower("stands again above a higher promise")
-        self.grants_end = min(self.grants_end, state.now)
-        self.acceptor.loyal_epoch = office.epoch
-        self.election.stand(predecessor=office.epoch)
-        return True
-
-    def _successor(self, office: Primary) -> str:
-        best = max(office.authority.peers.items(), key=lambda item: (item[1].matched, item[0]), default=None)
-        return best[0] if best else ""
 
     def _send_heartbeats(self, office: Primary) -> None:
         office.heartbeat(self.checkpoints.announced, self.digests.verdict)
@@ -578,14 +484,6 @@ class Replica:
         self._settle_role()
         self.invariants()
         return self.state.finish()
-
-    def _adopt_logged_configuration(self) -> None:
-        """Configuration entries between the store's state and the committed prefix hold already."""
-        state = self.state
-        for slot in range(state.applied + 1, state.log.committed + 1):
-            held = state.log.get(slot)
-            if held is not None and batch_kind(held[2]) == CONFIGURATION:
-                state.configure(held[2], slot, held[0])
 
     def invariants(self) -> None:
         """Stop the process if the replica's own rules are broken."""

@@ -16,8 +16,8 @@ from replicad.core.model.operations import CONFIGURATION, decode_batch
 if TYPE_CHECKING:
     from random import Random
 
-    from replicad.core.journal.recovery import DurableState
     from replicad.core.journal.records import Record
+    from replicad.core.journal.recovery import DurableState
     from replicad.core.model.limits import Limits
     from replicad.core.model.messages import Message
 
@@ -191,6 +191,13 @@ class GroupState:
             # A newcomer has promised nothing yet; it must not serve an epoch older than the one that admitted it.
             self.promise(epoch)
         self.event("configuration", version=configuration.version, slot=slot)
+
+    def adopt_logged_configuration(self) -> None:
+        """Configuration entries between the store's state and the committed prefix hold already (at a restart)."""
+        for slot in range(self.applied + 1, self.log.committed + 1):
+            held = self.log.get(slot)
+            if held is not None and batch_kind(held[2]) == CONFIGURATION:
+                self.configure(held[2], slot, held[0])
 
     def feed(self) -> None:
         """Give the executor what is committed and durable here, in order."""

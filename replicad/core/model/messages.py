@@ -42,7 +42,7 @@ _TYPES: dict[str, type] = {"str": str, "bytes": bytes, "bool": bool}
 _WORDS = {"str": "text", "bytes": "bytes", "bool": "a boolean"}
 
 
-def _items_valid(kind: str, value: tuple[Any, ...]) -> bool:
+def _items_valid(kind: str, value: Any) -> bool:
     if kind == "tuple[bytes, ...]":
         return all(type(item) is bytes for item in value)
     if kind == "tuple[int, ...]":

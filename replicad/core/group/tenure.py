@@ -1,0 +1,138 @@
+"""When a coordinator must leave its office, and how it hands over or stands again. Rules E4, E5, M2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replicad.core.model.messages import Forward, ForwardRefused, Rejected, Release
+from replicad.core.model.operations import decode_operation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replicad.core.group.acceptor import Acceptor
+    from replicad.core.group.election import Election
+    from replicad.core.group.primary import Primary
+    from replicad.core.group.state import GroupState
+
+
+class Tenure:
+    """Watches over offices, one after the other."""
+
+    def __init__(
+        self, state: GroupState, acceptor: Acceptor, election: Election, step_down: Callable[[str], None]
+    ) -> None:
+        """``step_down(why)`` ends the office."""
+        self.state = state
+        self.acceptor = acceptor
+        self.election = election
+        self.step_down = step_down
+        self.past_until = 0
+        """When the grants and the authority of past offices end."""
+        self.reelect_above = 0
+        """A promise above the own epoch was heard of (0: none): stand again above it (E5)."""
+
+    def begin(self) -> None:
+        """A new office begins."""
+        self.reelect_above = 0
+
+    def remember(self, office: Primary) -> None:
+        """The office ends: what it granted may last longer."""
+        authority = office.authority
+        self.past_until = max(self.past_until, authority.grants_until(), authority.authority_until())
+
+    def ends(self, office: Primary | None) -> int:
+        """Return when all grants and the authority of this node's offices have ended (L1)."""
+        if office is None:
+            return self.past_until
+        return max(self.past_until, office.authority.grants_until(), office.authority.authority_until())
+
+    def must_step_down(self, office: Primary) -> str:
+        """Return why the coordinator may not stay in office ("": it may): E4, M2."""
+        if office.authority.lost():
+            return "no majority acknowledged its heartbeats"
+        if self.state.stalled():
+            return "its disk does not answer"
+        if self.state.full:
+            return "its disk is full"
+        if not self.has_promises(office):
+            return "no majority of the new configuration has promised its epoch"
+        return ""
+
+    def has_promises(self, office: Primary) -> bool:
+        """Return whether a majority of the *current* configuration promised this epoch (M2)."""
+        state = self.state
+        count = 1
+        for name, peer in office.authority.peers.items():
+            promised = office.promisers.get(name) == peer.disk
+            if promised or peer.matched >= office.start:  # whoever accepted in this epoch has promised it
+                count += 1
+        return count >= state.majority()
+
+    def lasts(self, office: Primary) -> bool:
+        """Return whether the office goes on; if not, it has been ended here."""
+        why = self.must_step_down(office)
+        if why:
+            self.step_down(why)
+            return False
+        if self.state.leaving:
+            return not self.hand_over(office)
+        if self.reelect_above:
+            return not self.stand_again(office)
+        return True
+
+    def hand_over(self, office: Primary) -> bool:
+        """Leave in order, once all grants have ended and open slots are committed; returns whether it is done (E5)."""
+        state = self.state
+        office.authority.granting = False
+        office.closing = True
+        if not self.grants_ended(office):
+            return False
+        if office.open and state.now - office.open[0][2] < state.limits.lease_us:
+            return False
+        self.step_down("hands over")
+        self.past_until = state.now  # it reads and grants no more: nothing of this office outlives it
+        state.broadcast(Release(office.epoch, self._successor(office)))
+        return True
+
+    def grants_ended(self, office: Primary) -> bool:
+        """Return whether nobody reads under a grant of this office any more."""
+        return self.state.now >= office.authority.grants_until()
+
+    def stand_again(self, office: Primary) -> bool:
+        """Stand for an epoch above the promise that is in the way, once all grants have ended (E5)."""
+        state = self.state
+        office.authority.granting = False
+        if not self.grants_ended(office):
+            return False
+        self.election.seen = max(self.election.seen, self.reelect_above)
+        self.reelect_above = 0
+        self.step_down("stands again above a higher promise")
+        self.past_until = min(self.past_until, state.now)
+        self.acceptor.loyal_epoch = office.epoch
+        self.election.stand(predecessor=office.epoch)
+        return True
+
+    def _successor(self, office: Primary) -> str:
+        best = max(office.authority.peers.items(), key=lambda item: (item[1].matched, item[0]), default=None)
+        return best[0] if best else ""
+
+    def on_rejected(self, message: Rejected, office: Primary | None) -> None:
+        """Someone promised a higher epoch: a candidate gives up, a coordinator stands again above it."""
+        self.election.on_rejected(message)
+        if office is not None and message.epoch == office.epoch:
+            self.reelect_above = max(self.reelect_above, message.promised)
+            office.authority.granting = False
+
+    def on_forward(self, sender: str, message: Forward, office: Primary | None) -> None:
+        """Put a contact's operations in the queue of the office, or refuse them."""
+        if office is None or self.state.leaving:
+            refused = [decode_operation(encoded).request_id for encoded in message.operations]
+        else:
+            refused = []
+            for encoded in message.operations:
+                request_id = decode_operation(encoded).request_id
+                if not office.offer(encoded, sender, message.ack, request_id):
+                    refused.append(request_id)
+        if refused:
+            self.state.send(sender, ForwardRefused(overloaded=office is not None, request_ids=tuple(refused)))

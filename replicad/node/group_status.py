@@ -1,0 +1,89 @@
+"""What a group tells of itself: its part of the status page, and in words what keeps it from serving."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replicad.node.clock import now_us
+
+if TYPE_CHECKING:
+    from replicad.node.group_runtime import GroupRuntime
+
+HEARD_LATELY_US = 10_000_000
+
+
+def missing(group: GroupRuntime) -> list[str]:
+    """Return, in words, what keeps this group from serving here; empty when it is ready."""
+    replica = group.replica
+    if replica.role == "unformed":
+        reasons = replica.membership.obstacles()
+        why = "; ".join(reasons) or "the first initial member is about to form it"
+        if any("holds data" in reason for reason in reasons):
+            return [f"group {group.name} exists, and this node's disk is not in it yet: {why}. {_advice(group)}"]
+        return [f"group {group.name} is not formed; all initial members must be present and empty: {why}"]
+    if group.transfers.installing or replica.state.rebuilding:
+        return [f"group {group.name} is being rebuilt here from the others"]
+    if replica.role == "learner":
+        return [f"group {group.name}: this disk waits to be re-admitted. {_advice(group)}"]
+    if replica.state.full:
+        return [f"group {group.name}: the disk is full"]
+    if not replica.coordinator:
+        return [f"group {group.name} has no coordinator: no majority of its members is in touch. {_advice(group)}"]
+    return []
+
+
+def _advice(group: GroupRuntime) -> str:
+    foreign = [
+        name
+        for name, said in group.replica.membership.introductions.items()
+        if said.state != "formed" and said.disk and now_us() - said.at < HEARD_LATELY_US
+    ]
+    configuration = group.replica.state.configuration
+    if configuration is None or len(foreign) * 2 <= len(configuration.members):
+        return "It goes on by itself once a majority of the members that hold its data is up."
+    return (
+        f"{' and '.join(foreign)} lost their disks: a majority of the group's disks is gone, and it will not invent"
+        " a past. Put the lost data directories back; if they are gone for good, read what is here with ?stale"
+        " and load it into a new cluster."
+    )
+
+
+def status(group: GroupRuntime) -> dict[str, object]:
+    """Return the group's part of ``/v1/replicad/status``."""
+    replica = group.replica
+    state = replica.state
+    return {
+        "protocol": "remote-write",
+        "role": replica.role,
+        "coordinator": replica.coordinator,
+        "epoch": replica.epoch,
+        "view": list(replica.view),
+        "committed_slot": replica.committed,
+        "applied_slot": replica.applied,
+        "index": group.index,
+        "digest": group.executor.machine.digest.hex(),
+        "checkpoint_slot": replica.checkpoints.committed[0],
+        "lease": replica.holds_lease(now_us()),
+        "configuration": state.configuration.version if state.configuration else 0,
+        "members": _members(group),
+        "missing": missing(group),
+    }
+
+
+def _members(group: GroupRuntime) -> list[dict[str, object]]:
+    replica = group.replica
+    configuration = replica.state.configuration
+    office = replica.office
+    members: list[dict[str, object]] = []
+    for member in configuration.members if configuration else ():
+        peer = office.authority.peers.get(member.node) if office else None
+        if member.node == replica.state.node:
+            state, matched = replica.role, replica.state.matched
+        elif office is not None and peer is not None:
+            matched = peer.matched
+            fresh = office.view.fresh(peer)
+            state = "view" if member.node in office.view.joined else ("follower" if fresh else "silent")
+        else:
+            state, matched = ("coordinator" if member.node == replica.coordinator else "unknown"), 0
+        members.append({"node": member.node, "state": state, "matched_slot": matched, "disk": member.disk})
+    return members

@@ -1,0 +1,104 @@
+"""Linearizable reads on a real node: by lease at once, after slots on their way, or by asking the coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from replicad.core.model.errors import RequestError
+from replicad.node.clock import now_us
+
+if TYPE_CHECKING:
+    from replicad.node.group_runtime import GroupRuntime
+
+
+class Reads:
+    """Readers of one group that wait for something."""
+
+    def __init__(self, group: GroupRuntime) -> None:
+        self.group = group
+        self._probes: dict[int, asyncio.Future[int]] = {}
+        self._next_probe: dict[bool, asyncio.Future[int]] = {}
+        self._applied_waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    def ready(self) -> bool:
+        """Return whether a linearizable read may be served right now (R1, L4: the clock is read here)."""
+        slot = self.group.replica.read_slot(now_us())
+        return (
+            slot is not None
+            and self.group.executor.machine.applied_slot >= slot
+            and not self.group.transfers.installing
+        )
+
+    async def barrier(self, *, consistent: bool) -> None:
+        """Wait until a read is linearizable here; raises RequestError."""
+        self._check_readable()
+        slot = None if consistent else self.group.replica.read_slot(now_us())
+        if slot is None:
+            slot = await self._probe(consistent=consistent)
+        if self.group.executor.machine.applied_slot < slot:
+            future: asyncio.Future[None] = self.group.loop.create_future()
+            self._applied_waiters.append((slot, future))
+            self.group.deadlines.add(now_us(), future.done, lambda: future.set_exception(RequestError("timeout")))
+            await future
+        self._check_readable()
+
+    def _check_readable(self) -> None:
+        if self.group.transfers.installing or self.group.replica.state.rebuilding:
+            raise RequestError("not_ready", "this node is being rebuilt from the others")
+        if self.group.replica.role == "unformed":
+            raise RequestError("not_ready", "this node is no member of the group yet")
+
+    async def _probe(self, *, consistent: bool) -> int:
+        """Ask the coordinator for a read point; all readers of one turn share the question."""
+        future = self._next_probe.get(consistent)
+        if future is None:
+            future = self.group.loop.create_future()
+            self._next_probe[consistent] = future
+            self.group.loop.call_soon(self._send_probe, consistent)
+        return await asyncio.shield(future)
+
+    def _send_probe(self, consistent: bool) -> None:
+        future = self._next_probe.pop(consistent)
+        now = now_us()
+        number, effects = self.group.replica.probe(consistent, now)
+        self._probes[number] = future
+
+        def expire() -> None:
+            self._probes.pop(number, None)
+            self.group.replica.contact.forget_probe(number)
+            kind = "timeout" if self.group.replica.coordinator else "no_coordinator"
+            future.set_exception(RequestError(kind, "no coordinator confirmed the read in time"))
+            future.exception()  # every reader may have gone away
+
+        self.group.deadlines.add(now, future.done, expire)
+        self.group.perform(effects)
+
+    def on_points(self, points: list[tuple[int, int]]) -> None:
+        """Probes were answered with ``(number, slot)``."""
+        for number, slot in points:
+            future = self._probes.pop(number, None)
+            if future is not None and not future.done():
+                future.set_result(slot)
+
+    def wake(self) -> None:
+        """Slots were applied: serve whoever waited for them."""
+        if not self._applied_waiters:
+            return
+        applied = self.group.executor.machine.applied_slot
+        keep: deque[tuple[int, asyncio.Future[None]]] = deque()
+        for slot, future in self._applied_waiters:
+            if slot > applied and not future.done():
+                keep.append((slot, future))
+            elif not future.done():
+                future.set_result(None)
+        self._applied_waiters = keep
+
+    def close(self) -> None:
+        """Fail whoever still waits."""
+        pending: list[asyncio.Future[Any]] = [future for _, future in self._applied_waiters]
+        for future in (*pending, *self._probes.values(), *self._next_probe.values()):
+            if not future.done():
+                future.set_exception(RequestError("not_ready", "this node stopped"))
+                future.exception()  # the reader may have gone away

@@ -1,0 +1,131 @@
+"""Checkpoints and state transfer on a real node: what the replica's transfer effects do to files and store."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from replicad.core.group.effects import (
+    BeginTransfer,
+    CheckpointCommitted,
+    InstallCheckpoint,
+    SendChunk,
+    TransferEffect,
+    WriteChunk,
+)
+from replicad.core.model.errors import DamageError, RequestError
+from replicad.core.model.messages import CheckpointChunk
+from replicad.node.checkpoint import CheckpointError
+from replicad.node.clock import now_us
+from replicad.node.lmdb_store import StoreFullError
+
+if TYPE_CHECKING:
+    from replicad.node.checkpoint import Written
+    from replicad.node.group_runtime import GroupRuntime
+
+CHECKPOINT_SECONDS = 60.0
+"""How long a request for a checkpoint waits for it."""
+
+
+class Transfers:
+    """Checkpoints of one group: taken, sent, received, installed."""
+
+    def __init__(self, group: GroupRuntime) -> None:
+        self.group = group
+        self.installing = False
+        """The store's content is being replaced: nothing may be read from it."""
+        self._waiting: list[asyncio.Future[dict[str, object]]] = []
+
+    async def checkpoint(self) -> dict[str, object]:
+        """Take a checkpoint now; raises RequestError."""
+        if not self.group.replica.coordinator:
+            raise RequestError("no_coordinator")
+        future: asyncio.Future[dict[str, object]] = self.group.loop.create_future()
+        self._waiting.append(future)
+        self.group.perform(self.group.replica.request_checkpoint(now_us()))
+        try:
+            return await asyncio.wait_for(future, 60)
+        except TimeoutError:
+            raise RequestError("unknown_outcome", "no checkpoint was committed within 60 s") from None
+
+    async def take(self, slot: int) -> None:
+        """Pin the state at the marker, let the executor go on, and report what was written."""
+        written: asyncio.Future[Written] | None = None
+        try:
+            written = await self.group.node.checkpointer.pin(self.group.name, slot)
+        except (OSError, DamageError, CheckpointError) as error:
+            self._checkpoint_failed(slot, error)
+        self.group.executor.resume()
+        self.group.wake_executor()
+        digest = b""
+        if written is not None:
+            try:
+                digest = (await written).digest
+            except (OSError, DamageError, CheckpointError) as error:
+                self._checkpoint_failed(slot, error)
+        self.group.perform(self.group.replica.checkpoint_written(slot, digest, now_us()))
+
+    def _checkpoint_failed(self, slot: int, error: Exception) -> None:
+        self.group.log.warning("checkpoint_failed", slot=slot, reason=str(error))
+        self.group.node.metrics.checkpoints.labels(self.group.name, "failed").inc()
+
+    def perform(self, effect: TransferEffect) -> None:
+        """Carry out one effect on files or store."""
+        match effect:
+            case SendChunk(to, slot, offset):
+                total, data = self.group.files.read_chunk(slot, offset, self.group.node.limits.page_bytes, now_us())
+                self.group.send(to, CheckpointChunk(slot, offset, total, data))
+            case BeginTransfer(slot):
+                self.group.files.begin(slot)
+            case WriteChunk(slot, offset, data):
+                self._receive(slot, offset, data)
+            case InstallCheckpoint(slot):
+                self.installing = True
+                self.group.spawn(self._install(slot))
+            case CheckpointCommitted(slot):
+                self.group.checkpoint_at = now_us()
+                self.group.files.committed(slot, now_us())
+                self.group.node.message_log.truncate({self.group.name: slot})
+                self.group.node.metrics.checkpoints.labels(self.group.name, "ok").inc()
+                waiting, self._waiting = self._waiting, []
+                for future in waiting:
+                    if not future.done():
+                        future.set_result({"slot": slot, "digest": self.group.replica.checkpoints.committed[1].hex()})
+
+    def _receive(self, slot: int, offset: int, data: bytes) -> None:
+        try:
+            self.group.files.write(slot, offset, data)
+        except (DamageError, StoreFullError) as error:
+            self.group.log.warning("transfer_failed", checkpoint=slot, reason=str(error))
+            self.group.perform(self.group.replica.install_failed(slot, now_us()))
+
+    async def _install(self, slot: int) -> None:
+        """Replace the store's content by the received checkpoint (slot 0: by nothing)."""
+        try:
+            if slot:
+                await self.group.files.install(slot, self.group.store)
+            else:
+                self.group.store.begin()
+                self.group.store.clear()
+                self.group.store.commit()
+        except (OSError, DamageError, StoreFullError) as error:
+            self.group.log.warning("transfer_failed", checkpoint=slot, reason=str(error))
+            self.group.executor.machine.reload()
+            self.installing = False
+            self.group.perform(self.group.replica.install_failed(slot, now_us()))
+            return
+        machine = self.group.executor.machine
+        machine.reload()
+        self.group.executor.reset(machine)
+        self.installing = False
+        recalled = self.group.executor.recall(self.group.replica.pending_operations())
+        self.group.writes.on_results(recalled)
+        effects = self.group.replica.installed(slot, machine.digest, machine.configuration, recalled, now_us())
+        self.group.perform(effects)
+
+    def close(self) -> None:
+        """Fail whoever still waits for a checkpoint."""
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(RequestError("not_ready", "this node stopped"))
+                future.exception()  # the requester may have gone away
