@@ -151,8 +151,7 @@ def reserved(cluster: LocalCluster) -> Iterator[None]:
     """Make sure of every data directory and port; the directories stay locked inside the block. Raises Failure."""
     held: list[int] = []
     try:
-        for node in cluster.nodes:
-            held.append(_take_directory(cluster, node))
+        held.extend(_take_directory(cluster, node) for node in cluster.nodes)
         for node in cluster.nodes:
             _check_port(node.name, "HTTP", node.http_listen, "--http-port")
             _check_port(node.name, "peer", node.peer_listen, "--peer-port")
@@ -171,7 +170,7 @@ def _take_directory(cluster: LocalCluster, node: LocalNode) -> int:
         process = locks.process_id(data)
         which = f" ({process})" if process else ""
         raise Failure(
-            f"the data directory {data} is in use by another replicad process{which}; stop it, or choose another --data",
+            f"the data directory {data} is in use by another replicad process{which}; stop it or choose another --data",
             EXIT_USAGE,
         ) from None
     except OSError as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 
+from replicad.cli.serve_codes import EXIT_FAILED, EXIT_UNUSABLE
 from replicad.http.server import HttpServer, ServerLimits
 from replicad.node import events
 from replicad.node.identity import DirectoryError
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from replicad.node.settings import Settings
-
-EXIT_FAILED = 70
-"""A rule was broken or the disk failed: do not restart blindly, read the event log."""
-EXIT_UNUSABLE = 2
-"""The settings, the data directory or an address cannot be used."""
 
 YOUNG_OBJECTS = 100_000
 """Collections of young objects are rare: request handling makes no cycles, and each full look costs milliseconds."""

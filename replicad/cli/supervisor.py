@@ -48,6 +48,8 @@ class Supervisor:
         self.ready: dict[str, asyncio.Event] = {node.name: asyncio.Event() for node in cluster.nodes}
         self.stopping = asyncio.Event()
         self.killing = asyncio.Event()
+        self.greeted = False
+        """Whether all nodes were ready, or gone, once."""
         self._keepers: dict[str, asyncio.Task[None]] = {}
 
     async def run(self, on_ready: Callable[[list[LocalNode]], None]) -> int:
@@ -59,7 +61,7 @@ class Supervisor:
             self._keepers[node.name] = asyncio.create_task(self._keep(node))
         greeting = asyncio.create_task(self._greet(on_ready))
         stopping = asyncio.create_task(self.stopping.wait())
-        everybody = asyncio.gather(*self._keepers.values())
+        everybody = asyncio.create_task(self._all_gone())
         await asyncio.wait({stopping, everybody}, return_when=asyncio.FIRST_COMPLETED)
         greeting.cancel()
         if not self.stopping.is_set():
@@ -70,6 +72,9 @@ class Supervisor:
         code = await self._stop()
         await everybody
         return code
+
+    async def _all_gone(self) -> None:
+        await asyncio.gather(*self._keepers.values())
 
     def stop(self) -> None:
         """Stop all nodes; told twice, kill them."""
@@ -136,8 +141,13 @@ class Supervisor:
         self.processes[node.name] = process
         if self.stopping.is_set():
             process.terminate()  # told to stop while it was being started
-        Output(reading, lambda line: None if self.stopping.is_set() else self.say(f"{node.name}: {line}"))
+        Output(reading, lambda line: self._show(node, line))
         return process
+
+    def _show(self, node: LocalNode, line: str) -> None:
+        """Print what a node says, but not that its peers are not there when that is nothing new."""
+        if not self.stopping.is_set() and (self.greeted or "peer_link_failed" not in line):
+            self.say(f"{node.name}: {line}")
 
     async def _announce(self, node: LocalNode, process: int) -> None:
         """Say when a node is ready; while it is not, and that lasts, say what it lacks."""
@@ -160,6 +170,7 @@ class Supervisor:
             ready = asyncio.create_task(self.ready[node.name].wait())
             await asyncio.wait({ready, self._keepers[node.name]}, return_when=asyncio.FIRST_COMPLETED)
             ready.cancel()
+        self.greeted = True
         up = [node for node in self.cluster.nodes if self.ready[node.name].is_set()]
         if up:
             on_ready(up)
@@ -173,7 +184,7 @@ class Supervisor:
                 process.terminate()
                 process.send_signal(signal.SIGCONT)  # one that was paused (SIGSTOP) must hear it too
         killing = asyncio.create_task(self.killing.wait())
-        keepers = asyncio.gather(*self._keepers.values())
+        keepers = asyncio.create_task(self._all_gone())
         await asyncio.wait({killing, keepers}, timeout=STOP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         killing.cancel()
         left = dict(self.processes)

@@ -251,6 +251,6 @@ class HttpServer:
 
     def broken(self, request: web.BaseRequest, error: Exception) -> Prepared:
         """Report a bug to the loop's exception handler (the runtime's) and return the answer."""
-        about = {"message": f"{request.method} {request.raw_path[:200]} failed", "exception": error}
+        about = {"message": f"{request.method} {request.raw_path[:200]} failed", "exception": error, "request": True}
         asyncio.get_running_loop().call_exception_handler(about)
         return self.common.error(request, RequestError("internal"))

@@ -197,6 +197,7 @@ class SimulatedProcess:
         self._tickets += 1
         ticket = self._tickets
         group = self.node.group
+        self.simulator.logged(self.name, effects.append)
         self.log.append([(group, record) for record in effects.append], lambda: self.post(self._on_durable, ticket))
 
     def _on_durable(self, ticket: int) -> None:

@@ -6,7 +6,7 @@ another process. Faults are pulled by :mod:`replicad.lab.nemesis` (random) or by
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from replicad.lab.simulated_node import SimulatedNode
 from replicad.lab.transcript import DELIVERED, LOST, Transcript
 
 if TYPE_CHECKING:
+    from replicad.core.journal.records import Record
     from replicad.lab.clients import Request
     from replicad.lab.swarm import Swarm
 
@@ -87,6 +88,9 @@ class Simulator:
     def note(self, node: str, text: str) -> None:
         """Put a line into the transcript."""
         self.transcript.note(self.queue.now, node, text)
+
+    def logged(self, node: str, records: Sequence[Record]) -> None:
+        """A process handed records to its message log; scenarios show them."""
 
     def count(self, what: str) -> None:
         """Count something that happened."""

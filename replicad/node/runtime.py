@@ -16,7 +16,7 @@ from replicad import __version__
 from replicad.core.group.executor import Executor
 from replicad.core.group.replica import Replica
 from replicad.core.journal.records import EntryRecord
-from replicad.core.model.errors import RequestError
+from replicad.core.model.errors import InvariantError, RequestError
 from replicad.node.checkpoint import Checkpointer
 from replicad.node.clock import now_us
 from replicad.node.group_runtime import GroupRuntime
@@ -187,11 +187,18 @@ class NodeRuntime:
         self.fail(f"the message log failed, nothing may be written after that: {reason}", None)
 
     def _on_exception(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Stop for anything that may have left the core half-way; report what concerns one request or connection."""
         error = context.get("exception")
-        if isinstance(error, (ConnectionError, TimeoutError)):
-            self.log.debug("connection_error", reason=str(error))
-            return
-        self.fail(str(context.get("message", "an error in a callback")), error)
+        message = str(context.get("message", "an error in a callback"))
+        nobody_waited = "never retrieved" in message  # whoever asked has gone away; background work fails by itself
+        if isinstance(error, InvariantError):
+            self.fail(message, error)
+        elif isinstance(error, (RequestError, ConnectionError, TimeoutError)):
+            self.log.debug("ignored_error", reason=str(error))
+        elif nobody_waited or context.get("request") or error is None:
+            self.log.error("bug", reason=message, exc_info=error)
+        else:
+            self.fail(message, error)
 
     # --- ending -----------------------------------------------------------------------------------------------------
 

@@ -23,8 +23,10 @@ Mark = tuple[int, bytes]
 
 NO_MARK: Mark = (0, b"")
 MARKS_KEPT = 16
-ABANDON_AFTER_LEASES = 200
-"""A checkpoint that some view member never reports is given up after so many lease lengths (a minute by default)."""
+ABANDON_AFTER_LEASES = 6000
+"""A checkpoint that some view member never reports is given up after so many lease lengths (half an hour)."""
+PAUSE_LEASES = 10
+"""After one that was given up, the next begins only after so many lease lengths."""
 
 
 class Checkpoints:
@@ -36,6 +38,8 @@ class Checkpoints:
         """The newest checkpoint known to be committed and held here."""
         self.written: Mark = NO_MARK
         """The newest checkpoint written here."""
+        self.failed = 0
+        """Slot of the newest marker whose checkpoint could not be written here."""
         self.announced: Mark = self.committed
         """Coordinator: what heartbeats announce as committed."""
         self.marker = 0
@@ -43,6 +47,7 @@ class Checkpoints:
         self.marker_at = 0
         self.reports: dict[str, Mark] = {}
         self.wanted = False
+        self.not_before = 0
         self.commit_ticket = 0
 
     def begin_office(self) -> None:
@@ -65,11 +70,21 @@ class Checkpoints:
             self.marker_at = state.now
             self.reports = {}
             state.event("checkpoint_begins", slot=self.marker)
-        elif self.marker and state.now - self.marker_at > ABANDON_AFTER_LEASES * state.limits.lease_us:
-            state.event("checkpoint_abandoned", slot=self.marker)
-            self.marker = 0
         if self.marker:
             self._try_commit(office)
+        if self.marker and self.hopeless(office):
+            state.event("checkpoint_abandoned", slot=self.marker)
+            self.marker = 0
+            self.wanted = True
+            self.not_before = state.now + PAUSE_LEASES * state.limits.lease_us
+
+    def hopeless(self, office: Primary) -> bool:
+        """Return whether some view member will never report: it failed, or joined after the marker (a restart)."""
+        for name, joined_at in office.view.joined.items():
+            report = self.reports.get(name, NO_MARK)
+            if report == (self.marker, b"") or (joined_at >= self.marker and report[0] < self.marker):
+                return True
+        return self.state.now - self.marker_at > ABANDON_AFTER_LEASES * self.state.limits.lease_us
 
     def overdue(self, office: Primary) -> bool:
         """Return whether a marker goes into the log now, in traffic as well as in idleness."""
@@ -78,7 +93,8 @@ class Checkpoints:
             office.assigned - self.announced[0] >= limits.checkpoint_slots
             or self.state.log.bytes >= self._bytes_limit()
         )
-        return not self.marker and (self.wanted or heavy) and office.may_assign()
+        ready = not self.marker and self.state.now >= self.not_before
+        return ready and (self.wanted or heavy) and office.may_assign()
 
     def on_report(self, sender: str, message: HeartbeatAck) -> None:
         """Note what a member has written."""
@@ -107,9 +123,14 @@ class Checkpoints:
         if digest and slot > self.written[0]:
             self.written = (slot, digest)
         elif not digest:
+            self.failed = slot
             self.state.event("checkpoint_failed", slot=slot)
             if slot == self.marker:
                 self.marker = 0
+
+    def report(self) -> Mark:
+        """Return what heartbeat answers say: the newest checkpoint written here, or that the newest one failed."""
+        return (self.failed, b"") if self.failed > self.written[0] else self.written
 
     def on_announced(self, mark: Mark) -> bool:
         """A checkpoint is committed by the group; returns False if the own one differs (this replica diverged)."""

@@ -428,7 +428,7 @@ class Replica:
             self._rebuild("the checkpoint written here differs from the committed one")
         verdict = (message.digest_slot, message.digest)
         self._obey(verdict)
-        self.acceptor.acknowledge(sender, message, self.digests.newest(), self.checkpoints.written)
+        self.acceptor.acknowledge(sender, message, self.digests.newest(), self.checkpoints.report())
 
     def _obey(self, verdict: tuple[int, bytes]) -> None:
         if verdict[0] and not verdict[1] and verdict[0] in self.digests.marks:

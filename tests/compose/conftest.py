@@ -1,0 +1,33 @@
+import hashlib
+
+import pytest
+
+from tests.compose.base_image import base_image
+from tests.compose.cluster import ROOT, Cluster, docker
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """The cluster of docker-compose.yml, up and ready; afterwards nothing of it is left."""
+    # One name per checkout: what an interrupted run left behind is found, another checkout's cluster is not touched.
+    project = f"replicad-test-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"
+    cluster = Cluster(project, base_image())
+    cluster.down()
+    # Images are kept, so that the next run need not build; the ones they replaced are not.
+    docker("image", "prune", "--force", "--filter", "label=replicad.stage", "--filter", "until=24h")
+    try:
+        cluster.up()
+        yield cluster
+    finally:
+        cluster.down()
+        assert cluster.leftovers() == []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Show the cluster's state with a failed test, before it is torn down."""
+    report = yield
+    cluster = getattr(item, "funcargs", {}).get("cluster")
+    if report.when == "call" and report.failed and isinstance(cluster, Cluster):
+        report.sections.append(("the cluster", cluster.state_of_affairs()))
+    return report
