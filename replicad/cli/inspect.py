@@ -222,7 +222,7 @@ def _print_checkpoint(about: dict[str, Any], *, verify: bool) -> None:
 
 
 def _configuration(data: object) -> dict[str, Any] | None:
-    """Return a configuration's content for people; None if there is none yet."""
+    """Return a configuration's content for people; None before its first change."""
     from replicad.core.group.configuration import Configuration
 
     return asdict(Configuration.decode(data)) if isinstance(data, bytes) and data else None
@@ -230,7 +230,7 @@ def _configuration(data: object) -> dict[str, Any] | None:
 
 def _print_configuration(configuration: dict[str, Any] | None) -> None:
     if configuration is None:
-        click.echo("  members: none yet")
+        click.echo("  members: the initial ones (no change of members is in this state)")
         return
     members = ", ".join(f"{member['node']} (disk {member['disk']})" for member in configuration["members"])
     click.echo(f"  members, version {configuration['version']}: {members}")

@@ -149,12 +149,16 @@ def node_environment(environ: dict[str, str]) -> tuple[dict[str, str], list[str]
 @contextmanager
 def reserved(cluster: LocalCluster) -> Iterator[None]:
     """Make sure of every data directory and port; the directories stay locked inside the block. Raises Failure."""
+    for node in cluster.nodes:
+        if locks.running(node.data):
+            raise _in_use(node.data)
+    for node in cluster.nodes:
+        _check_port(node.name, "HTTP", node.http_listen, "--http-port")
+        _check_port(node.name, "peer", node.peer_listen, "--peer-port")
     held: list[int] = []
     try:
-        held.extend(_take_directory(cluster, node) for node in cluster.nodes)
         for node in cluster.nodes:
-            _check_port(node.name, "HTTP", node.http_listen, "--http-port")
-            _check_port(node.name, "peer", node.peer_listen, "--peer-port")
+            held.append(_take_directory(cluster, node))  # noqa: PERF401 - one that fails leaves the others to close
         yield
     finally:
         for descriptor in held:
@@ -167,12 +171,7 @@ def _take_directory(cluster: LocalCluster, node: LocalNode) -> int:
         data.mkdir(parents=True, exist_ok=True)
         descriptor = locks.take(data)
     except BlockingIOError:
-        process = locks.process_id(data)
-        which = f" ({process})" if process else ""
-        raise Failure(
-            f"the data directory {data} is in use by another replicad process{which}; stop it or choose another --data",
-            EXIT_USAGE,
-        ) from None
+        raise _in_use(data) from None
     except OSError as error:
         raise Failure(f"the data directory {data} cannot be used: {_reason(error)}", EXIT_USAGE) from error
     try:
@@ -182,6 +181,15 @@ def _take_directory(cluster: LocalCluster, node: LocalNode) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _in_use(data: Path) -> Failure:
+    process = locks.process_id(data)
+    which = f" ({process})" if process else ""
+    return Failure(
+        f"the data directory {data} is in use by another replicad process{which}; stop it or choose another --data",
+        EXIT_USAGE,
+    )
 
 
 def _check_writable(data: Path) -> None:

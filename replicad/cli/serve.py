@@ -72,7 +72,7 @@ async def _run(settings: Settings, pid_file: Path) -> str:
     try:
         await runtime.start()
         await http.start()
-        pid_file.write_text(f"{os.getpid()}\n", encoding="ascii")
+        _note_process(pid_file)
         structlog.get_logger("replicad").info("listening", http=str(settings.http_listen))
         gc.collect()
         gc.freeze()
@@ -86,6 +86,15 @@ async def _run(settings: Settings, pid_file: Path) -> str:
     finally:
         if not runtime.failed:
             await runtime.close()
-        with contextlib.suppress(FileNotFoundError):
-            pid_file.unlink()
+        _forget_process(pid_file)
     return outcome
+
+
+def _note_process(pid_file: Path) -> None:
+    """Write down which process this is, for people; the directory is held by a lock, not by this."""
+    pid_file.write_text(f"{os.getpid()}\n", encoding="ascii")
+
+
+def _forget_process(pid_file: Path) -> None:
+    with contextlib.suppress(OSError):
+        pid_file.unlink()

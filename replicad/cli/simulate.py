@@ -95,7 +95,9 @@ def _print_summary(summary: Summary, seconds: float, *, tails: bool) -> None:
         f"{summary.trials} seeds, {failed or 'none'} failed; {summary.slots} slots, "
         f"{summary.virtual_us / 1e6:.0f} s of virtual time in {seconds:.1f} s"
     )
-    for title, counts in (("requests", summary.requests), ("events", summary.counts)):
+    # the rest of the counts, a message a kind, is for machines: --json has it
+    faults = {name.removeprefix("fault "): at for name, at in summary.counts.items() if name.startswith("fault ")}
+    for title, counts in (("requests", summary.requests), ("faults", faults)):
         if counts:
             click.echo(f"{title}: " + ", ".join(f"{name} {number}" for name, number in sorted(counts.items())))
 

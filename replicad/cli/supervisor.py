@@ -31,6 +31,7 @@ STEADY_SECONDS = 60.0
 
 EVENT = re.compile(r"^\S+ \[(\w+) *\] ?(.*)$")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+MISSING_PEER = re.compile(r"peer_link_(?:failed|closed)\b.*?\bpeer\W+([A-Za-z0-9-]+)")
 QUIET = frozenset({"debug", "info"})
 
 Say = Callable[[str], None]
@@ -48,8 +49,6 @@ class Supervisor:
         self.ready: dict[str, asyncio.Event] = {node.name: asyncio.Event() for node in cluster.nodes}
         self.stopping = asyncio.Event()
         self.killing = asyncio.Event()
-        self.greeted = False
-        """Whether all nodes were ready, or gone, once."""
         self._keepers: dict[str, asyncio.Task[None]] = {}
 
     async def run(self, on_ready: Callable[[list[LocalNode]], None]) -> int:
@@ -145,8 +144,10 @@ class Supervisor:
         return process
 
     def _show(self, node: LocalNode, line: str) -> None:
-        """Print what a node says, but not that its peers are not there when that is nothing new."""
-        if not self.stopping.is_set() and (self.greeted or "peer_link_failed" not in line):
+        """Print what a node says, but not that it misses a peer that is known to be away (or not there yet)."""
+        match = MISSING_PEER.search(line)
+        known = match is not None and match[1] in self.ready and not self.ready[match[1]].is_set()
+        if not self.stopping.is_set() and not known:
             self.say(f"{node.name}: {line}")
 
     async def _announce(self, node: LocalNode, process: int) -> None:
@@ -170,7 +171,6 @@ class Supervisor:
             ready = asyncio.create_task(self.ready[node.name].wait())
             await asyncio.wait({ready, self._keepers[node.name]}, return_when=asyncio.FIRST_COMPLETED)
             ready.cancel()
-        self.greeted = True
         up = [node for node in self.cluster.nodes if self.ready[node.name].is_set()]
         if up:
             on_ready(up)

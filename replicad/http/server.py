@@ -6,6 +6,7 @@ It stands on aiohttp's low-level ``web.Server``: no router, no middleware, no ac
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import re
 from dataclasses import dataclass, field
@@ -175,8 +176,9 @@ class HttpServer:
         try:
             self.listener = await loop.create_server(self.server, self.host, self.port, backlog=1024)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise OSError(error.errno, f"HTTP cannot listen on {self.host}:{self.port}: {reason}") from error
+            taken = error.errno == errno.EADDRINUSE
+            reason = "another process listens there" if taken else (error.strerror or str(error)).lower()
+            raise OSError(f"cannot listen for HTTP on {self.host}:{self.port}: {reason}") from error
         self.port = self.listener.sockets[0].getsockname()[1]
         self.renew(loop)
 

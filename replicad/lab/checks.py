@@ -12,14 +12,14 @@
 * ``past state``: every read, also a stale one, shows the state after some slot that was committed by then, namely the
   one that the node says it has applied.
 * ``linearizable``: histories of ``ack=all`` writes and of linearizable and consistent reads.
-* ``equal stores``: after healing all stores hold what the model holds.
+* ``equal stores``: after healing all stores hold what the model holds, also one that was made to diverge.
 
 A broken one raises :class:`Violation`. Nothing here forgives: what a level does not promise is simply not asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import zip_longest
 
 from replicad.core.model.operations import (
@@ -60,6 +60,8 @@ class Judge:
         """The configuration committed last; b"" before the first change."""
         self.undecided = 0
         """Keys whose history the linearizability checker could not judge within its budget."""
+        self.differs: Callable[[str], bool] = lambda _node: False
+        """Whether a node's state was made to diverge: finding that out is the nodes' affair, until they are healed."""
         self._chooser: list[str] = [""]
         self._digests: dict[int, tuple[bytes, str]] = {}
         self._majority: dict[bytes, str] = {}
@@ -98,6 +100,8 @@ class Judge:
 
     def digest(self, node: str, slot: int, digest: bytes) -> None:
         """A node's state after ``slot`` has this digest."""
+        if self.differs(node):
+            return
         if slot > self.committed:
             raise Violation("in order", f"{node} applied slot {slot}, which nobody committed")
         known, by = self._digests.setdefault(slot, (digest, node))

@@ -47,6 +47,7 @@ class Nemesis:
         ]
         self._enabled = [pull for _, mean, pull in kinds[:-2] if mean]
         kinds.append(("storm", settings.storm_us, self._storm))
+        kinds.append(("diverge", settings.diverge_us, self._diverge))
         for name, mean, pull in kinds:
             if mean:
                 self._randoms[name] = Random(f"{self._simulator.seed}/faults/{name}")
@@ -258,3 +259,11 @@ class Nemesis:
         node.note("is wiped")
         node.wipe()
         self._after(outage, node.start)
+
+    def _diverge(self, random: Random) -> None:
+        """Let one machine compute something that the others do not."""
+        node = self._any(random)
+        if node.process is None or not node.process.readable or not self._may_lose(node):
+            return
+        self._simulator.count("fault diverge")
+        node.diverge()

@@ -172,7 +172,7 @@ class Scenario:
         self._node(name)
         if not self.stage.stage_nodes[name].corrupt(key.encode()):
             raise ScenarioError(f"{name} holds no key {key}")
-        self.stage.stage_judge.corrupted.append(name)
+        self.stage.stage_judge.corrupted[name] = False
         self.stage.note(name, f"holds another value of {key} in its store than it wrote")
 
     def _pause(self, words: list[str]) -> None:

@@ -18,7 +18,9 @@ from replicad.core.group.configuration import Configuration
 from replicad.core.group.replica import Replica
 from replicad.core.journal.recovery import DurableState, Recovery, recover
 from replicad.core.journal.segments import LogIdentity
-from replicad.core.kv.machine import Machine
+from replicad.core.kv.digest import MASK, to_bytes, to_int
+from replicad.core.kv.entries import decode_entry, encode_entry, make_entry
+from replicad.core.kv.machine import Machine, read_state, write_state
 from replicad.core.kv.memory_store import MemoryStore
 from replicad.core.model.errors import DamageError
 from replicad.lab.checks import Violation
@@ -34,6 +36,8 @@ GROUP = "default"
 CLUSTER = "lab"
 FULL_SLACK_BYTES = 2_000
 """What a full disk still takes besides promises, at most."""
+DIVERGED_KEY = b"~diverged"
+"""A key that no client uses."""
 _VOTERS = frozenset({"follower", "candidate", "coordinator"})
 
 
@@ -243,6 +247,28 @@ class SimulatedNode:
             self.established = False
         return bool(done)
 
+    @property
+    def diverged(self) -> bool:
+        """Whether the store holds what only this machine computed (see :meth:`diverge`)."""
+        data = self.store.get(DIVERGED_KEY)
+        return data is not None and decode_entry(data).value == self.name.encode()
+
+    def diverge(self) -> None:
+        """Put a key into the store that no client knows and no slot holds, digest included (K3)."""
+        process = self.process
+        if process is None or self.diverged:
+            return
+        self.note("diverges")
+        self.established = False
+        entry = make_entry(DIVERGED_KEY, 1, 1, self.name.encode())
+        slot, index, digest, configuration = read_state(self.store)
+        self.store.begin()
+        self.store.put(DIVERGED_KEY, encode_entry(entry))
+        total = (to_int(digest) + to_int(entry.hash)) & MASK
+        write_state(self.store, slot, index, to_bytes(total), configuration)
+        self.store.commit()
+        process.machine.reload()
+
     def forget(self, why: str) -> None:
         """The replica says that this disk is not what the group knows (M4)."""
         self.note(f"is forgotten: {why}")
@@ -264,7 +290,7 @@ class SimulatedNode:
     def check_established(self) -> None:
         """Note whether this disk is by now a voter with all that the group relies on."""
         process = self.process
-        if self.established or process is None:
+        if self.established or process is None or self.diverged:
             return
         replica = process.replica
         if replica.role not in _VOTERS or not process.readable:

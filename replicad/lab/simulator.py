@@ -39,6 +39,7 @@ class Simulator:
         self.network = Network(swarm.network, Random(f"{seed}/network"))
         self.names = tuple(f"n{number}" for number in range(1, swarm.nodes + 1))
         self.nodes = {name: SimulatedNode(self, name) for name in self.names}
+        self.judge.differs = lambda name: self.nodes[name].diverged
         self.counts: dict[str, int] = {}
         """How often what happened: messages by name, events of replicas, faults."""
         self._replies = Random(f"{seed}/replies")

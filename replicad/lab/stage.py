@@ -138,7 +138,8 @@ class StageJudge(Judge):
 
     def __init__(self, window: int, chronicle: Chronicle, queue: EventQueue) -> None:
         super().__init__(window)
-        self.corrupted: list[str] = []
+        self.corrupted: dict[str, bool] = {}
+        """Nodes whose store was corrupted -> whether their digest has shown it already."""
         self._chronicle = chronicle
         self._queue = queue
 
@@ -148,9 +149,20 @@ class StageJudge(Judge):
         self._chronicle.applied(self._queue.now, node, slot)
 
     def digest(self, node: str, slot: int, digest: bytes) -> None:
-        """Compare digests, but not the one of a corrupted store: finding that one is the nodes' affair."""
+        """Compare digests; finding that of a corrupted store is the nodes' affair."""
         if node not in self.corrupted:
             super().digest(node, slot, digest)
+            return
+        known = self._digests.get(slot, (digest, node))[0]
+        if known != digest:
+            self.corrupted[node] = True
+        elif self.corrupted[node]:
+            del self.corrupted[node]  # it has the right state again
+
+    def read(self, node: str, key: bytes, value: bytes | None, slot: int) -> None:
+        """Judge a read, unless a corrupted store was asked."""
+        if node not in self.corrupted:
+            super().read(node, key, value, slot)
 
 
 class StageNode(SimulatedNode):

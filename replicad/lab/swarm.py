@@ -7,7 +7,7 @@ fault takes a new stream, so that recorded seeds keep their meaning.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from replicad.core.model.limits import Limits
@@ -33,6 +33,8 @@ class NemesisFaults:
     storm_us: int = 0
     """Several of the faults above that this seed has, within a tenth of a second."""
     hand_over_us: int = 0
+    diverge_us: int = 0
+    """One machine's state gets something that the others do not have (a minority's, at any time)."""
     checkpoint_us: int = 0
     """Not a fault: somebody asks for a checkpoint."""
     long_ppm: int = 200_000
@@ -98,7 +100,7 @@ def draw(seed: int, nodes: int) -> Swarm:
         nodes=nodes,
         limits=limits,
         network=_network(Random(f"{seed}/swarm/network")),
-        nemesis=_nemesis(Random(f"{seed}/swarm/nemesis")),
+        nemesis=replace(_nemesis(Random(f"{seed}/swarm/nemesis")), diverge_us=_diverge_us(seed)),
         disk=_disk(Random(f"{seed}/swarm/disk"), limits),
         load=_load(Random(f"{seed}/swarm/load")),
         fault_phase_us=random.randrange(8_000_000, 14_000_000),
@@ -173,6 +175,10 @@ def _nemesis(random: Random) -> NemesisFaults:
         checkpoint_us=_maybe(random, 400_000, second // 2, 3 * second),
         long_ppm=random.choice((0, 100_000, 300_000)),
     )
+
+
+def _diverge_us(seed: int) -> int:
+    return _maybe(Random(f"{seed}/swarm/diverge"), 250_000, 1_000_000, 5_000_000)
 
 
 def _disk(random: Random, limits: Limits) -> DiskFaults:

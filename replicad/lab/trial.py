@@ -119,6 +119,7 @@ class Trial:
         self._wait("finish the clients' requests", lambda: "" if self.clients.idle else "requests are open")
         for name in simulator.names:
             self._write_at(name)
+        self._notice_divergence()
         for name in simulator.names:
             self._read_at(name)
         self._wait("converge at the end", lambda: self._not_converged(idle=True))
@@ -174,6 +175,19 @@ class Trial:
         )
         if outcome.result is None or outcome.result.status != APPLIED:
             raise Stuck(f"a write at {name} was not applied: {outcome}")
+
+    def _notice_divergence(self) -> None:
+        """Replicas compare digests at the next boundary; then who was made to diverge rebuilds (K3)."""
+        simulator = self.simulator
+
+        def diverged() -> list[str]:
+            return [name for name, node in simulator.nodes.items() if node.diverged]
+
+        for _ in range(self.swarm.limits.digest_slots + 1):
+            if diverged():
+                self._write_at(simulator.names[0])
+        if diverged() and not simulator.run_while(lambda: bool(diverged()), HEAL_US):
+            raise Violation("equal stores", f"{', '.join(diverged())} differs from the others, and nobody noticed")
 
     def _read_at(self, name: str) -> None:
         """A linearizable read at this node shows what was written at every node."""

@@ -241,12 +241,12 @@ class GroupRuntime:
         with self.store.view() as view:
             yield Listing(view)
 
-    def readable(self) -> bool:
-        """Return whether the store may be shown at all, even as a stale read."""
-        return not (self.transfers.installing or self.replica.state.rebuilding)
-
     def staleness_ms(self) -> int:
-        """Return how old the local state may be: time since the last heartbeat all of whose slots are applied."""
+        """Return how old the local state may be: time since the last heartbeat all of whose slots are applied.
+
+        Raises RequestError when there is no state that may be shown, not even as a stale one.
+        """
+        self.reads.check_readable()
         if self.replica.office is not None and self.read_ready():
             return 0
         if not self._fresh_at:

@@ -35,7 +35,7 @@ def missing(group: GroupRuntime) -> list[str]:
 def _advice(group: GroupRuntime) -> str:
     foreign = [
         name
-        for name, said in group.replica.membership.introductions.items()
+        for name, said in sorted(group.replica.membership.introductions.items())
         if said.state != "formed" and said.disk and now_us() - said.at < HEARD_LATELY_US
     ]
     configuration = group.replica.state.configuration

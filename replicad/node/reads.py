@@ -33,7 +33,7 @@ class Reads:
 
     async def barrier(self, *, consistent: bool) -> None:
         """Wait until a read is linearizable here; raises RequestError."""
-        self._check_readable()
+        self.check_readable()
         slot = None if consistent else self.group.replica.read_slot(now_us())
         if slot is None:
             slot = await self._probe(consistent=consistent)
@@ -42,9 +42,10 @@ class Reads:
             self._applied_waiters.append((slot, future))
             self.group.deadlines.add(now_us(), future.done, lambda: future.set_exception(RequestError("timeout")))
             await future
-        self._check_readable()
+        self.check_readable()
 
-    def _check_readable(self) -> None:
+    def check_readable(self) -> None:
+        """Refuse while the store's content is nobody's past; raises RequestError."""
         if self.group.transfers.installing or self.group.replica.state.rebuilding:
             raise RequestError("not_ready", "this node is being rebuilt from the others")
         if self.group.replica.role == "unformed":

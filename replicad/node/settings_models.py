@@ -13,6 +13,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from replicad.core.journal.segments import SEGMENT_BYTES_MIN
 from replicad.core.model.limits import FRAME_BYTES_MAX, Limits
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
@@ -220,11 +221,11 @@ class SettingsFile(_Strict):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
-        record = 2 * self.cluster.limits.batch_bytes_max + SEGMENT_OVERHEAD_BYTES
+        record = max(2 * self.cluster.limits.batch_bytes_max + SEGMENT_OVERHEAD_BYTES, SEGMENT_BYTES_MIN)
         if self.node.segment_bytes < record:
             raise ValueError(
-                f"node.segment_bytes is {self.node.segment_bytes}; a segment must hold two batches of "
-                f"cluster.limits.batch_bytes_max, so at least {record} bytes"
+                f"node.segment_bytes is {self.node.segment_bytes}; a segment must hold the longest record, and two "
+                f"batches of cluster.limits.batch_bytes_max, so at least {record} bytes"
             )
         self._check_addresses()
         self._check_members()

@@ -16,7 +16,11 @@ def cluster():
     # Images are kept, so that the next run need not build; the ones they replaced are not.
     docker("image", "prune", "--force", "--filter", "label=replicad.stage", "--filter", "until=24h")
     try:
-        cluster.up()
+        try:
+            cluster.up()
+        except AssertionError:
+            print(cluster.state_of_affairs())
+            raise
         yield cluster
     finally:
         cluster.down()

@@ -123,7 +123,7 @@ BAD_SETTINGS = [
     BadSettings(
         "batches that fit no segment",
         GOOD + "[node]\nsegment_bytes = 1048576\nreserve_bytes = 65536\n",
-        ("node.segment_bytes is 1048576", "at least 2162688 bytes"),
+        ("node.segment_bytes is 1048576", "at least 4198464 bytes"),
     ),
     BadSettings(
         "a secret that is not there",

@@ -1,0 +1,131 @@
+"""Leases, views and reads without their rules: L2 to L4, V1, V2, R1, R2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from replicad.lab.mutations.registry import also, always, instead, register
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Function = Callable[..., Any] if TYPE_CHECKING else Any
+
+ACCEPTOR = "core.group.acceptor:Acceptor"
+AUTHORITY = "core.group.authority:Authority"
+VIEW = "core.group.view:View"
+
+# --- L2, L3, L4 -------------------------------------------------------------------------------------------------------
+
+
+@register("authority-from-receipt", "L2", "authority counts from the answers' receipt", AUTHORITY, "majority_sent_at")
+def _authority_from_receipt(_original: Function) -> Function:
+    def majority_sent_at(self: Any) -> int:
+        heard = [peer.heard_at if peer.acked_sent_at >= 0 else -1 for peer in self.peers.values()]
+        return sorted([self.state.now, *heard], reverse=True)[self.state.majority() - 1]
+
+    return majority_sent_at
+
+
+register("lease-from-receipt", "L3", "a lease counts from the grant's receipt", ACCEPTOR, "lease_end")(
+    instead(lambda self, message: self.state.now + self.state.limits.shortened(message.grant_us))
+)
+register("grant-beyond-authority", "L3", "grants last a lease length whatever is left", AUTHORITY, "grant_duration")(
+    instead(lambda self: self.state.limits.lease_us)
+)
+
+
+@register("grant-of-another-boot", "L3", "a holder takes a grant made to its earlier process", ACCEPTOR, "_take_grant")
+def _grant_of_another_boot(_original: Function) -> Function:
+    def take_grant(self: Any, message: Any) -> None:
+        if message.grant_us and message.grant_request >= self.lease_asked_after:
+            self.lease_until = max(self.lease_until, self.lease_end(message))
+            self.lease_slot = message.grant_slot
+
+    return take_grant
+
+
+register("rates-ignored", "L3", "clocks are taken to run at one rate", "core.model.limits:Limits", "shortened")(
+    instead(lambda _self, duration_us: duration_us)
+)
+
+
+@register("old-clock-sample", "L4", "a read is judged by the time of the step before", "core.group.replica:Replica", "read_slot")
+def _old_clock_sample(original: Function) -> Function:
+    return lambda self, _now: original(self, self.state.now)
+
+
+# --- V1, V2 -----------------------------------------------------------------------------------------------------------
+
+register("joiner-granted-early", "V1", "a joiner gets grants before it applied b", VIEW, "may_hold")(
+    instead(lambda self, name: name in self.joined)
+)
+
+
+@also("joiner-granted-early", ACCEPTOR, "read_slot")
+def _b_ignored(_original: Function) -> Function:
+    def read_slot(self: Any) -> int | None:
+        state = self.state
+        return None if state.now >= self.lease_until or state.epoch != state.promised else int(state.matched)
+
+    return read_slot
+
+
+@register("joiner-not-waited-for", "V1", "slots above b commit without the joiner for a while", VIEW, "limit")
+def _joiner_not_waited_for(_original: Function) -> Function:
+    def limit(self: Any, slot: int) -> int:
+        for name, joined_at in self.joined.items():
+            slot = min(slot, max(self.authority.peers[name].matched, joined_at + 4))
+        return slot
+
+    return limit
+
+
+register("holder-dropped-early", "V2", "holders are dropped before their last grant has ended", VIEW, "may_drop")(
+    always(value=True)
+)
+
+
+@register("stuck-disk-keeps-lease", "V2", "a stuck or full disk keeps its lease", ACCEPTOR, "wants_lease")
+def _stuck_disk_keeps_lease(_original: Function) -> Function:
+    return lambda self: not (self.state.rebuilding or self.state.leaving)
+
+
+@also("stuck-disk-keeps-lease", VIEW, "unfit")
+def _late_is_fit(_original: Function) -> Function:
+    return lambda self, peer, _oldest_open, _open_since: peer.lease_request == 0 or not self.fresh(peer)
+
+
+register("silent-holder-stays", "V2", "a holder that does not answer stays in the view", VIEW, "unfit")(
+    instead(lambda _self, peer, _oldest_open, _open_since: peer.lease_request == 0)
+)
+
+# --- R1, R2 -----------------------------------------------------------------------------------------------------------
+
+
+@register("read-ignores-accepted", "R1", "a read does not wait for the slots accepted", ACCEPTOR, "read_slot")
+def _read_ignores_accepted(_original: Function) -> Function:
+    def read_slot(self: Any) -> int | None:
+        state = self.state
+        return None if state.now >= self.lease_until or state.epoch != state.promised else int(self.lease_slot)
+
+    return read_slot
+
+
+@register("read-waits-for-dead-epoch", "R1", "a read waits for slots of a dead epoch, too", ACCEPTOR, "read_slot")
+def _read_waits_for_dead_epoch(original: Function) -> Function:
+    def read_slot(self: Any) -> int | None:
+        slot = original(self)
+        return None if slot is None else max(slot, self.state.log.highest)
+
+    return read_slot
+
+
+@register("confirmed-by-old-round", "R2", "a read is confirmed by a round begun before it", "core.group.contact:ProbeDesk", "add")
+def _confirmed_by_old_round(original: Function) -> Function:
+    def add(self: Any, contact: str, boot: int, probe: int, *, confirmed: bool, office: Any) -> None:
+        original(self, contact, boot, probe, confirmed=confirmed, office=office)
+        if confirmed and self.waiting and self.waiting[-1][2] == probe:
+            self.waiting[-1] = (contact, boot, probe, max(1, office.authority.sequence))
+
+    return add

@@ -1,0 +1,110 @@
+"""Membership without its rules: M1 to M5."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from replicad.lab.mutations.registry import also, always, instead, register
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Function = Callable[..., Any] if TYPE_CHECKING else Any
+
+MEMBERSHIP = "core.group.membership:Membership"
+STATE = "core.group.state:GroupState"
+TENURE = "core.group.tenure:Tenure"
+
+# --- M1, M2, M3 -------------------------------------------------------------------------------------------------------
+
+register("slots-above-configuration", "M1", "slots are assigned above an open configuration", "core.group.primary:Primary", "above_configuration")(
+    always(value=True)
+)
+register("configuration-above-open", "M1", "a configuration is proposed above open slots", MEMBERSHIP, "may_propose")(
+    always(value=True)
+)
+register("old-promises-count", "M2", "promises of disks that left count for a candidate", "core.group.election:Election", "promisers")(
+    instead(lambda self: {name: report.disk for name, report in self.reports.items() if report.complete})
+)
+
+
+@also("old-promises-count", TENURE, "has_promises")
+def _promises_not_counted(_original: Function) -> Function:
+    return lambda *_arguments: True
+
+
+@register("replaced-in-the-view", "M3", "a disk is replaced while it is in the view", "core.group.view:View", "remove")
+def _replaced_in_the_view(_original: Function) -> Function:
+    def remove(self: Any, name: str) -> bool:
+        self.joined.pop(name, None)
+        return True
+
+    return remove
+
+
+# --- M4, M5 -----------------------------------------------------------------------------------------------------------
+
+
+@register("empty-disk-votes", "M4", "a new disk votes in its predecessor's name at once", "core.group.configuration:Configuration", "holds")
+def _empty_disk_votes(_original: Function) -> Function:
+    return lambda self, node, _disk: self.member(node) is not None
+
+
+@also("empty-disk-votes", STATE, "is_voter")
+def _name_is_enough(_original: Function) -> Function:
+    return lambda self: self.configuration is not None and self.configuration.member(self.node) is not None
+
+
+register("newcomer-votes-at-once", "M4", "a newcomer votes before it applied its admission", STATE, "is_voter")(
+    instead(lambda self: self.is_member())
+)
+
+
+@register("old-word-for-new-disk", "M4", "what the old disk said counts for the new", "core.group.authority:Authority", "refresh_members")
+def _old_word_for_new_disk(original: Function) -> Function:
+    def refresh_members(self: Any) -> None:
+        for member in self.state.configuration.members if self.state.configuration else ():
+            if member.node in self.peers:
+                self.peers[member.node].disk = member.disk
+        original(self)
+
+    return refresh_members
+
+
+register("old-disk-counts", "M4", "messages of a disk that was replaced still count", STATE, "counts")(
+    instead(lambda self, node, disk: self.configuration is not None and self.configuration.member(node) is not None)  # noqa: ARG005
+)
+
+
+@register("rolled-back-disk-stays", "M4", "a disk older than what it acknowledged stays a voter", "core.group.acceptor:Acceptor", "on_heartbeat")
+def _rolled_back_disk_stays(original: Function) -> Function:
+    def on_heartbeat(self: Any, sender: str, message: Any) -> bool:
+        counted = bool(original(self, sender, message))
+        if self.state.out.forget:
+            self.state.out.forget = ""
+            self._take_grant(message)
+            return True
+        return counted
+
+    return on_heartbeat
+
+
+@register("two-empty-nodes-form", "M5", "a majority of empty members forms the group", MEMBERSHIP, "may_form")
+def _two_empty_nodes_form(_original: Function) -> Function:
+    def may_form(self: Any) -> bool:
+        names = self.state.initial_members
+        empty = sum(self._fresh(name) == "empty" for name in names if name != self.state.node)
+        return bool(names[0] == self.state.node and self.own_state() == "empty" and 2 * (empty + 1) > len(names))
+
+    return may_form
+
+
+@also("two-empty-nodes-form", MEMBERSHIP, "_form")
+def _form_without_the_rest(_original: Function) -> Function:
+    def form(self: Any) -> None:
+        from replicad.core.group.configuration import Configuration  # noqa: PLC0415
+
+        known = {name: said.disk for name, said in self.introductions.items()} | {self.state.node: self.state.disk}
+        self._record(Configuration.initial({name: known.get(name, "?") for name in self.state.initial_members}))
+
+    return form

@@ -1,0 +1,127 @@
+"""Request tables, checkpoints, digests and the log's end without their rules: D1, D2, K1 to K3, S1."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from replicad.core.journal.segments import Ending
+from replicad.core.model.operations import REQUEST_ID_BYTES
+from replicad.lab.mutations.registry import also, always, instead, register
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Function = Callable[..., Any] if TYPE_CHECKING else Any
+
+CHECKPOINTS = "core.group.checkpoints:Checkpoints"
+REQUESTS = "core.kv.requests:RequestTable"
+WRITER = "core.journal.writer:SegmentWriter"
+
+# --- D1, D2 -----------------------------------------------------------------------------------------------------------
+
+
+class HighestNumbers(dict[bytes, int]):
+    """A table that takes every number of a process up to the highest one for known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.highest: dict[bytes, bytes] = {}
+
+    def __setitem__(self, request_id: bytes, packed: int) -> None:
+        super().__setitem__(request_id, packed)
+        if len(request_id) == REQUEST_ID_BYTES:
+            self.highest[request_id[:8]] = max(request_id, self.highest.get(request_id[:8], b""))
+
+    def get(self, request_id: bytes, default: Any = None) -> Any:
+        """Return what is known of this request or of a later one of its process."""
+        if len(request_id) == REQUEST_ID_BYTES and request_id not in self:
+            later = self.highest.get(request_id[:8], b"")
+            return super().get(later, default) if later > request_id else default
+        return super().get(request_id, default)
+
+
+@register("highest-number-only", "D1", "the table keeps the highest number of each process", REQUESTS, "__init__")
+def _highest_number_only(original: Function) -> Function:
+    def init(self: Any, window: int) -> None:
+        original(self, window)
+        self.known = HighestNumbers()
+
+    return init
+
+
+@register("request-ids-not-in-checkpoint", "D1", "a checkpoint leaves out the table of request ids", "lab.virtual_files:VirtualFiles", "install")
+def _request_ids_not_in_checkpoint(original: Function) -> Function:
+    def install(self: Any, slot: int, data: bytes) -> Any:
+        store = original(self, slot, data)
+        store.begin()
+        for old, _ in list(store.scan_requests()):
+            store.delete_requests(old)
+        store.commit()
+        return store
+
+    return install
+
+
+@register("expired-is-applied", "D2", "an operation applies however late it comes", "core.kv.machine:Machine", "_apply_operations")
+def _expired_is_applied(original: Function) -> Function:
+    def apply_operations(self: Any, slot: int, operations: tuple[bytes, ...]) -> Any:
+        window, self._window = self._window, 1 << 62
+        try:
+            return original(self, slot, operations)
+        finally:
+            self._window = window
+
+    return apply_operations
+
+
+register("ids-forgotten-early", "D2", "request ids are forgotten after half their window", REQUESTS, "evict")(
+    lambda original: lambda self, applied: original(self, applied + self.window // 2)
+)
+
+# --- K1, K2, K3 -------------------------------------------------------------------------------------------------------
+
+register("checkpoint-of-one", "K1", "a checkpoint is committed as soon as the coordinator wrote it", CHECKPOINTS, "agreed")(
+    always(value=True)
+)
+
+
+@register("checkpoint-without-view", "K1", "a checkpoint is committed without the view", CHECKPOINTS, "agreed")
+def _checkpoint_without_view(_original: Function) -> Function:
+    def agreed(self: Any, _office: Any, own: Any) -> bool:
+        same = sum(mark == own for mark in self.reports.values())
+        return bool(same + 1 >= self.state.majority())
+
+    return agreed
+
+
+register("live-records-lost", "K2", "segments go without their live records written again", WRITER, "live_records")(
+    instead(lambda _self: [])
+)
+
+
+@register("acceptances-lost", "K2", "segments go with acceptances above the checkpoint", WRITER, "removable")
+def _acceptances_lost(_original: Function) -> Function:
+    return lambda self, _truncated: [number for number in sorted(self.highest) if number != self.segment]
+
+
+register("divergence-unnoticed", "K3", "nobody compares digests", "core.group.checkpoints:Digests", "contradicted")(
+    always(value=False)
+)
+
+
+@also("divergence-unnoticed", CHECKPOINTS, "on_announced")
+def _checkpoints_not_compared(original: Function) -> Function:
+    return lambda self, mark: original(self, mark) or True
+
+
+# --- S1 ---------------------------------------------------------------------------------------------------------------
+
+
+@register("damage-taken-as-torn", "S1", "a damaged record is taken for one that was cut short", "core.journal.recovery", "scan")
+def _damage_taken_as_torn(original: Function) -> Function:
+    def scan(data: bytes, segment: int, *, rebooted: bool) -> Any:
+        result = original(data, segment, rebooted=rebooted)
+        return replace(result, ending=Ending.TORN) if result.ending is Ending.DAMAGED else result
+
+    return scan

@@ -1,0 +1,82 @@
+import subprocess
+import sys
+
+import click
+import pytest
+
+from replicad import __version__
+from replicad.cli.main import COMMANDS, main
+from replicad.cli.output import printable, size_text, table_text
+
+
+def all_commands(command=main, path=()):
+    yield path
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from all_commands(command.get_command(context, name), (*path, name))
+
+
+@pytest.mark.parametrize("path", list(all_commands()), ids=" ".join)
+def test_every_help_has_an_example(replicad, path):
+    """`--help` of every command ends with something to copy."""
+    result = replicad(*path, "--help")
+    assert result.exit_code == 0
+    assert "Example" in result.output
+    assert f"replicad {path[0] if path else ''}" in result.output
+
+
+def test_the_version(replicad):
+    """`--version` says the name and the version."""
+    assert replicad("--version").output == f"replicad {__version__}\n"
+
+
+@pytest.mark.parametrize(("typed", "hint"), [("staus", "did you mean 'status'?"), ("xyz", "there is: up, serve")])
+def test_an_unknown_command(replicad, typed, hint):
+    """A misspelt command gets a suggestion and exit code 2."""
+    result = replicad(typed)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"replicad: there is no command '{typed}'; {hint}")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["kv", "get", "--help"], ["kv", "get", "k", "--addr", "127.0.0.1:1"]]
+)
+def test_what_is_not_needed_is_not_imported(arguments):
+    """The list of commands, and a read, start without the heavy libraries."""
+    program = f"""
+import sys
+from replicad.cli.main import main
+try:
+    main({[*arguments, *(["--timeout", "0.1"] if "k" in arguments else [])]})
+except SystemExit:
+    pass
+print([name for name in ("aiohttp", "asyncio", "pydantic", "rich", "structlog", "lmdb") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_command_of_the_table_exists():
+    """The table of lazy commands names what its modules have."""
+    for name in COMMANDS:
+        assert main.get_command(click.Context(main), name).name == name
+
+
+def test_a_table_is_plain_when_piped():
+    """Without a terminal a table is aligned text under a header, free of control characters."""
+    text = table_text(("Key", "Bytes"), [("a\x1b[31m", 5), ("bcd", 1000)], right=("Bytes",))
+    assert text == "key        bytes\na\\x1b[31m      5\nbcd         1000\n"
+
+
+@pytest.mark.parametrize(
+    ("foreign", "shown"), [(b"plain", "plain"), (b"\xff", "\\xff"), ("a\nb", "a\\nb"), ("é", "é"), ("abcdef", "abc…")]
+)
+def test_foreign_text_is_made_printable(foreign, shown):
+    """What comes from outside cannot steer a terminal."""
+    assert printable(foreign, 4 if foreign == "abcdef" else 0) == shown
+
+
+def test_sizes_in_words():
+    """Bytes are shown in the unit that fits."""
+    assert [size_text(1), size_text(2048), size_text(5 << 40)] == ["1 B", "2.0 KiB", "5.0 TiB"]

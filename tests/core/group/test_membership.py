@@ -1,0 +1,306 @@
+import pytest
+
+from replicad.core.group.configuration import Configuration
+from replicad.core.group.membership import FRESH_HEARTBEATS
+from replicad.core.journal.records import FormationRecord
+from replicad.core.model import messages as m
+from replicad.core.model.operations import CONFIGURATION, decode_batch
+from tests.core.group.rigs import (
+    HEARTBEAT,
+    LIMITS,
+    TICK,
+    Rig,
+    batch,
+    configuration_of,
+    disk_of,
+    epoch_of,
+    names,
+    operation,
+)
+
+NEW = "a new disk"
+
+
+def introduce(node, state="empty", disk=None, committed=0, configuration=b""):
+    return m.Introduce(3, disk or disk_of(node), state, committed, committed, configuration)
+
+
+def formed(rig):
+    return [record for record in rig.records if isinstance(record, FormationRecord)]
+
+
+# --- first formation (M5) -------------------------------------------------------------------------------------------
+
+
+def test_a_group_forms_when_all_initial_members_are_here_and_empty():
+    """The first initial member records everybody's disk, durably, before it tells the others."""
+    rig = Rig(formed=False, flushing=False)
+    rig.step("n2", introduce("n2"))
+    rig.step("n3", introduce("n3"))
+    rig.wait(TICK)
+    assert formed(rig) == [FormationRecord(configuration_of().encode())]
+    assert rig.of(m.Form) == []
+    rig.flush()
+    assert [(to, message) for to, message in rig.sent if isinstance(message, m.Form)] == [
+        (node, m.Form(configuration_of().encode())) for node in ("n2", "n3")
+    ]
+
+
+@pytest.mark.parametrize(
+    "introductions",
+    [
+        [introduce("n2")],
+        [introduce("n2"), introduce("n3", "lost")],
+        [introduce("n2"), introduce("n3", "formed", committed=5)],
+        [],
+    ],
+    ids=["one is absent", "one lost its data", "one holds data", "all are absent"],
+)
+def test_a_group_does_not_form_otherwise(introductions):
+    """While one initial member is absent, or had data, the others wait for ever: it may know the past (M5)."""
+    rig = Rig(formed=False)
+    for _ in range(3 * FRESH_HEARTBEATS):
+        for node, message in zip(("n2", "n3"), introductions, strict=False):
+            rig.step(node, message)
+        rig.wait(HEARTBEAT)
+    assert formed(rig) == []
+    assert rig.replica.role == "unformed"
+
+
+def test_an_old_introduction_does_not_count():
+    """Members must be present at the same time."""
+    rig = Rig(formed=False)
+    rig.step("n2", introduce("n2"))
+    rig.wait(FRESH_HEARTBEATS * HEARTBEAT + TICK)
+    rig.step("n3", introduce("n3"))
+    rig.wait(5 * HEARTBEAT)
+    assert formed(rig) == []
+
+
+def test_only_the_first_initial_member_forms():
+    """Two members never form two groups."""
+    rig = Rig("n2", formed=False)
+    rig.step("n1", introduce("n1"))
+    rig.step("n3", introduce("n3"))
+    rig.wait(5 * HEARTBEAT)
+    assert formed(rig) == []
+
+
+def test_a_damaged_member_does_not_form():
+    """A node whose data was damaged knows that there was a past."""
+    rig = Rig(formed=False, lost=True)
+    rig.step("n2", introduce("n2"))
+    rig.step("n3", introduce("n3"))
+    rig.wait(5 * HEARTBEAT)
+    assert formed(rig) == []
+    assert {message.state for message in rig.of(m.Introduce)} == {"lost"}
+
+
+def test_a_member_with_a_promise_is_not_empty():
+    """Whoever promised something took part in a group, even without a configuration."""
+    rig = Rig(formed=False, promised=epoch_of("n2"))
+    rig.step("n2", introduce("n2"))
+    rig.step("n3", introduce("n3"))
+    rig.wait(5 * HEARTBEAT)
+    assert formed(rig) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "configuration", "taken"),
+    [
+        ({}, configuration_of(), True),
+        ({"disk": NEW}, configuration_of(), False),
+        ({"lost": True}, configuration_of(), False),
+        ({"promised": 5}, configuration_of(), False),
+    ],
+    ids=["its own empty disk", "another disk", "a damaged disk", "a disk that promised"],
+)
+def test_a_member_records_a_configuration_only_for_its_empty_disk(fields, configuration, taken):
+    """`Form` is taken by exactly the empty disk that it names."""
+    rig = Rig("n2", formed=False, **fields)
+    rig.step("n1", m.Form(configuration.encode()))
+    assert (formed(rig) == [FormationRecord(configuration.encode())]) is taken
+    assert rig.replica.role == ("follower" if taken else "unformed")
+
+
+def test_a_broken_configuration_is_ignored():
+    """Bytes that are no configuration form nothing."""
+    rig = Rig("n2", formed=False)
+    rig.step("n1", m.Form(b"nonsense"))
+    assert formed(rig) == []
+
+
+def test_a_configuration_is_recorded_once():
+    """A second `Form` does not replace what was recorded."""
+    rig = Rig("n2", formed=False)
+    rig.step("n1", m.Form(configuration_of().encode()))
+    other = Configuration.initial({node: disk_of(node) if node == "n2" else NEW + node for node in names(3)})
+    rig.step("n1", m.Form(other.encode()))
+    assert formed(rig) == [FormationRecord(configuration_of().encode())]
+
+
+def test_obstacles_say_who_is_missing():
+    """An unformed node says in words what it waits for."""
+    rig = Rig(formed=False)
+    rig.step("n2", introduce("n2", "lost"))
+    assert rig.replica.membership.obstacles() == ["n2 had data and lost it", "n3 is not in touch"]
+
+
+# --- re-admission (M1, M3, M4) --------------------------------------------------------------------------------------
+
+
+def coordinator(*live, count=3):
+    rig = Rig(count=count)
+    rig.elect()
+    rig.acknowledge(*live)
+    rig.serve(2 * HEARTBEAT, *live)
+    return rig
+
+
+def proposals(rig):
+    """Return ``(slot, configuration)`` of every configuration entry in the log."""
+    found = []
+    for slot, _, value in rig.slots():
+        kind, payload = decode_batch(value)
+        if kind == CONFIGURATION:
+            found.append((slot, Configuration.decode(payload)))
+    return found
+
+
+def meet(rig, duration, *live, committed=0, disk=NEW):
+    """Let time pass while n3 introduces a new disk and these peers answer and accept."""
+    end = rig.now + duration
+    while rig.now < end:
+        rig.step("n3", introduce("n3", "formed" if committed else "empty", disk, committed), disk=disk)
+        rig.serve(HEARTBEAT, *live)
+        rig.accept_all(*live)
+
+
+def test_a_new_disk_is_admitted_through_the_log():
+    """The coordinator replaces the disk in the configuration by an entry that knows its slot."""
+    rig = coordinator("n2")
+    meet(rig, 10 * HEARTBEAT, "n2")
+    assert proposals(rig) == [(1, configuration_of().with_disk("n3", NEW, 1))]
+    assert rig.replica.committed == 1
+    assert rig.replica.state.configuration.member("n3").since == 1
+
+
+def test_a_new_disk_is_told_to_catch_up_first():
+    """A disk that lacks too much gets a welcome and no admission, however long it waits."""
+    rig = coordinator("n2")
+    for number in range(LIMITS.join_lag_slots + 1):
+        rig.submit(operation(number))
+    rig.accept_all("n2")
+    meet(rig, 10 * HEARTBEAT, "n2")
+    assert proposals(rig) == []
+    assert rig.of(m.Welcome)[-1] == m.Welcome(rig.replica.epoch, LIMITS.join_lag_slots + 1)
+    meet(rig, 10 * HEARTBEAT, "n2", committed=1)
+    assert len(proposals(rig)) == 1
+
+
+def test_a_configuration_waits_until_everything_below_is_committed():
+    """No configuration entry is proposed while a slot below is open, and nothing new is assigned meanwhile (M1)."""
+    rig = coordinator("n2")
+    rig.submit(operation(1))
+    rig.step("n3", introduce("n3", disk=NEW), disk=NEW)
+    rig.wait(TICK)
+    assert proposals(rig) == []
+    rig.submit(operation(2))
+    assert [slot for slot, *_ in rig.slots()] == [1]
+    rig.accept_all("n2")
+    rig.step("n3", introduce("n3", disk=NEW), disk=NEW)
+    rig.serve(HEARTBEAT, "n2")
+    assert [slot for slot, _ in proposals(rig)] == [2]
+
+
+def test_nothing_is_assigned_above_an_open_configuration():
+    """The entry's slot is the last one until it is committed (M1)."""
+    rig = coordinator("n2")
+    rig.step("n3", introduce("n3", disk=NEW), disk=NEW)
+    rig.serve(HEARTBEAT, "n2")
+    assert [slot for slot, _ in proposals(rig)] == [1]
+    rig.submit(operation(1))
+    assert [slot for slot, *_ in rig.slots()] == [1]
+    rig.accept_all("n2")
+    assert [slot for slot, *_ in rig.slots()] == [1, 2]
+
+
+def test_a_holder_leaves_the_view_before_its_disk_is_replaced():
+    """The old disk may still be read under its lease: its admission waits for the end of the last grant (M3)."""
+    rig = coordinator("n2", "n3")
+    peer = rig.replica.office.authority.peers["n3"]
+    assert "n3" in rig.replica.view
+    while not proposals(rig):
+        assert rig.now < peer.granted_until + 10 * HEARTBEAT
+        granted_until = peer.granted_until
+        rig.step("n3", introduce("n3", disk=NEW), disk=NEW)
+        rig.serve(TICK, "n2")
+    assert rig.now >= granted_until
+    assert "n3" not in rig.replica.view
+
+
+def test_a_member_whose_disk_still_answers_is_not_replaced():
+    """Two processes that claim one name: the one in the configuration stays."""
+    rig = coordinator("n2", "n3")
+    for _ in range(20):
+        rig.step("n3", introduce("n3", disk=NEW), disk=NEW)
+        rig.serve(HEARTBEAT)
+    assert proposals(rig) == []
+
+
+def test_the_acceptances_of_a_replaced_disk_do_not_count():
+    """Above the entry only the new disk counts (M4)."""
+    rig = coordinator("n2")
+    meet(rig, 10 * HEARTBEAT, "n2")
+    rig.submit(operation(1))
+    slot = rig.highest
+    rig.step("n3", m.Accepted(rig.replica.epoch, slot, False), disk=disk_of("n3"))
+    assert rig.replica.committed == slot - 1
+    rig.step("n3", m.Accepted(rig.replica.epoch, slot, False), disk=NEW)
+    rig.wait(TICK)
+    assert rig.replica.office.majority_matched(slot) == slot
+
+
+# --- the newcomer (M4) ----------------------------------------------------------------------------------------------
+
+
+def test_a_newcomer_votes_once_it_holds_the_slot_that_admitted_it():
+    """It is silent until it has the entry, and then it has durably promised the epoch that admitted it."""
+    rig = Rig("n3", disk=NEW, flushing=False)
+    admitted = configuration_of().with_disk("n3", NEW, 2)
+    epoch = epoch_of("n1", 4)
+    rig.step("n1", m.Accept(epoch, 1, 1, 0, (batch(1),)))
+    rig.flush()
+    assert rig.of(m.Accepted) == []
+    assert rig.replica.role == "learner"
+    entry = msgpack_configuration(admitted)
+    rig.step("n1", m.Slots(1, 2, ((1, epoch, 0, batch(1)), (2, epoch, 0, entry))))
+    assert rig.replica.role == "follower"
+    assert formed(rig) == [FormationRecord(admitted.encode())]
+    assert rig.replica.state.promised == epoch
+    rig.step("n1", m.Accept(epoch, 1, 3, 0, (batch(3),)))
+    assert rig.of(m.Accepted) == []
+    rig.flush()
+    assert rig.of(m.Accepted) == [m.Accepted(epoch, 3, False)]
+
+
+def msgpack_configuration(configuration):
+    from replicad.core.model.operations import encode_batch
+
+    return encode_batch(CONFIGURATION, configuration.encode())
+
+
+def test_a_newcomer_fetches_from_whoever_welcomes_it():
+    """A node that is no voter catches up with the coordinator that offered itself."""
+    rig = Rig("n3", disk=NEW)
+    rig.step("n1", m.Welcome(epoch_of("n1"), 5))
+    rig.wait(3 * HEARTBEAT)
+    assert ("n1", m.FetchSlots(1)) in rig.sent
+
+
+def test_survivors_fetch_committed_slots_without_a_coordinator():
+    """A member with an older configuration gets the slot that admits a peer from whoever has it."""
+    rig = Rig("n2")
+    rig.step("n3", introduce("n3", "formed", disk=NEW, committed=4), disk=NEW)
+    rig.wait(3 * HEARTBEAT)
+    assert ("n3", m.FetchSlots(1)) in rig.sent

@@ -1,0 +1,138 @@
+"""Every row of the table of bad files gets what the table promises, through the same steps as a node that starts."""
+
+import asyncio
+import os
+import shutil
+from hashlib import blake2b
+
+import pytest
+
+from replicad.core.journal.segments import FormatError
+from replicad.node.identity import LOST, OK, DataDirectory, DirectoryError
+from replicad.node.opening import open_group, open_log
+from replicad.node.settings import load
+from tests.node.bad_files import (
+    APPLIED,
+    BAD_FILES,
+    EPOCH,
+    FETCHED,
+    GOES_ON,
+    REBUILT,
+    REFUSED,
+    SEGMENT_BYTES,
+    SET_ASIDE,
+    SLOTS,
+    make,
+)
+
+pytestmark = pytest.mark.xdist_group("files")
+
+SETTINGS = f"""
+[cluster]
+name = "c"
+[nodes.n1]
+data = "n1"
+[node]
+segment_bytes = {SEGMENT_BYTES}
+store_map_bytes = 268435456
+"""
+
+
+class Notes:
+    """A log that remembers what it was told, as text."""
+
+    def __init__(self):
+        self.text = ""
+
+    def note(self, event, **fields):
+        """Take one event."""
+        self.text += f"{event} {fields}\n"
+
+    info = warning = error = note
+
+
+class Start:
+    """Opens a data directory as a starting node does, and tells what came of it."""
+
+    def __init__(self, root):
+        settings = load(root / "cluster.toml", "n1", {})
+        notes = Notes()
+        self.data = DataDirectory(settings.data, "c", "n1")
+        self.environment = None
+        try:
+            notes.note("set aside", reason=self.data.set_aside_reason)
+            self.environment, self.log = open_log(self.data, settings, notes)
+            self.data.record_start()
+            self.group = open_group(self.data, settings, self.environment, self.log, "default", notes)
+        except BaseException:
+            self.data.close()
+            raise
+        self.text = notes.text + self.log.recovery.reason
+        self.disk, self.state = self.data.identity.disk, self.data.identity.state
+
+    def close(self):
+        """Give everything back."""
+        self.group.store.close()
+        self.environment.close()
+        self.log.close()
+        self.data.close()
+
+
+@pytest.fixture(scope="module")
+def pattern(tmp_path_factory):
+    """A directory to copy, and its disk id."""
+    root = tmp_path_factory.mktemp("pattern")
+    asyncio.run(make(root / "n1"))
+    (root / "cluster.toml").write_text(SETTINGS)
+    return root
+
+
+def content(path):
+    """Every file under a path, with a hash of its bytes."""
+    files = (file for file in sorted(path.rglob("*")) if file.is_file())
+    return {file.relative_to(path): blake2b(file.read_bytes()).hexdigest() for file in files}
+
+
+def test_the_pattern_itself_is_good(pattern, tmp_path):
+    """Unharmed, the directory goes on as it is: what the rows show comes from the harm alone."""
+    shutil.copytree(pattern, tmp_path / "copy")
+    start = Start(tmp_path / "copy")
+    assert (start.state, start.group.rebuild, start.group.machine.applied_slot) == (OK, False, APPLIED)
+    assert (start.group.durable.promised, max(start.group.durable.entries)) == (EPOCH, SLOTS)
+    assert not (tmp_path / "copy" / "n1" / "damaged").exists()
+    start.close()
+
+
+@pytest.mark.parametrize("row", BAD_FILES, ids=lambda row: row.what)
+def test_bad_file(row, pattern, tmp_path):
+    """The outcome and the sentence are those of the table."""
+    root = tmp_path / "copy"
+    shutil.copytree(pattern, root)
+    data = root / "n1"
+    before = Start(root)
+    before.close()
+    held = row.harm(data)
+    if row.outcome == REFUSED:
+        harmed = content(data)
+        with pytest.raises((DirectoryError, FormatError), match=row.phrase):
+            Start(root)
+        assert content(data) == harmed
+        if held is not None:
+            os.close(held)
+        return
+    start = Start(root)
+    machine, durable = start.group.machine, start.group.durable
+    found = (start.disk == before.disk, start.state, start.group.rebuild, machine.applied_slot, durable.promised)
+    assert found == {
+        SET_ASIDE: (False, LOST, False, 0, 0),
+        REBUILT: (True, OK, False, 6, EPOCH),
+        FETCHED: (True, OK, True, 0, EPOCH),
+        GOES_ON: (True, OK, False, APPLIED, EPOCH),
+    }[row.outcome]
+    assert row.phrase in start.text
+    assert (data / "damaged").exists() == (row.outcome == SET_ASIDE)
+    assert not [*data.rglob("*.new"), *data.rglob("*.part")]
+    start.close()
+    again = Start(root)
+    assert again.disk == start.disk
+    again.close()
