@@ -7,6 +7,7 @@ import asyncio
 import time
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 
 from drills.harness import Report, cluster_for, milliseconds, note, parser, progress, run, table
@@ -51,7 +52,7 @@ async def strike(cluster: Cluster, load: Load, series: Series, stop_seconds: flo
     await asyncio.sleep(SETTLE_SECONDS)
     await load.more(1)
     times = load.times[max(0, bisect_left(load.times, begin) - 1) :]
-    return max(later - sooner for sooner, later in zip(times, times[1:], strict=False))
+    return max(later - sooner for sooner, later in pairwise(times))
 
 
 async def one_series(cluster: Cluster, series: Series, options: argparse.Namespace, loads: list[Load]) -> None:
@@ -92,7 +93,9 @@ async def failover(options: argparse.Namespace) -> Report:
             failures.append(f"{what}: the gap's median is {middle:.2f} s (at most {MEDIAN_SECONDS}), its maximum "
                             f"{worst:.2f} s (at most {MAXIMUM_SECONDS})")  # fmt: skip
     columns = ("fault", "times", "gap, median", "gap, maximum", "acknowledged", "indefinite", "refused")
-    table(options, f"Gaps in writes; all acknowledged writes found at every node, digests equal at {slot}", columns, rows)
+    table(
+        options, f"Gaps in writes; all acknowledged writes found at every node, digests equal at {slot}", columns, rows
+    )
     return {"series": [vars(series) for series in wanted], "failures": failures}
 
 

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -21,7 +22,7 @@ from rich.table import Table
 from tests.node.cluster import Cluster, running
 
 Report = dict[str, Any]
-"""What a drill found: plain values, lists and dictionaries. ``failures`` is a list of sentences, empty if all is well."""
+"""What a drill found, as plain values; ``failures`` is a list of sentences, empty if all is well."""
 
 screen = Console(stderr=True, highlight=False)
 
@@ -29,12 +30,13 @@ screen = Console(stderr=True, highlight=False)
 def parser(description: str, example: str) -> argparse.ArgumentParser:
     """Return a parser with the options that all drills have."""
     found = argparse.ArgumentParser(
+        prog=example.split(" --")[0],
         description=description,
         epilog=f"Example (at the top of the repository):  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     found.add_argument("--json", action="store_true", help="print the result as JSON")
-    found.add_argument("--data", type=Path, help="directory for the cluster; kept afterwards (default: a temporary one)")
+    found.add_argument("--data", type=Path, help="directory for the cluster, kept afterwards (default: temporary)")
     return found
 
 
@@ -42,15 +44,16 @@ def run(drill: Callable[[argparse.Namespace], Coroutine[Any, Any, Report]], opti
     """Run a drill, print what it found, and exit: 0 all is well, 1 it found a fault."""
     logging.disable(logging.CRITICAL)
     try:
-        report = asyncio.run(drill(options))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            report = runner.run(drill(options))
     except AssertionError as error:
         report = {"failures": [str(error) or "an assertion failed"]}
     except KeyboardInterrupt:
         sys.exit(130)
     if options.json:
-        print(json.dumps(report, indent=2))
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
     for sentence in report["failures"]:
-        screen.print(f"[red]failed[/red]: {sentence}")
+        screen.print(f"[red]failed[/red]: {sentence}", soft_wrap=True)
     sys.exit(1 if report["failures"] else 0)
 
 
@@ -58,17 +61,25 @@ def table(options: argparse.Namespace, title: str, columns: Sequence[str], rows:
     """Print a table, unless JSON was asked for."""
     if options.json:
         return
-    found = Table(title=title, title_justify="left")
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console.print(f"\n[bold]{title}[/bold]", soft_wrap=True)
+    found = Table()
     for number, column in enumerate(columns):
         found.add_column(column, justify="right" if number else "left")
     for row in rows:
         found.add_row(*map(str, row))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(found)
+    console.print(found)
+
+
+def expect(condition: object, sentence: str) -> None:
+    """End the drill with this sentence unless the condition holds."""
+    if not condition:
+        raise AssertionError(sentence)
 
 
 def note(text: str) -> None:
     """Say on the screen what is done now."""
-    screen.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {text}")
+    screen.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {text}", soft_wrap=True)
 
 
 def progress() -> Progress:

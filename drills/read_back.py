@@ -35,7 +35,9 @@ async def read_back(options: argparse.Namespace) -> Report:
                             failures.append(f"round {number}: {name} answered {found!r}")
         await verify(cluster, load)
     rows = {"PUT at n2": puts} | {f"GET at {name}": times for name, times in gets.items()}
-    shown = [(what, milliseconds(median(times)), milliseconds(quantiles(times, n=100)[98])) for what, times in rows.items()]
+    shown = [
+        (what, milliseconds(median(times)), milliseconds(quantiles(times, n=100)[98])) for what, times in rows.items()
+    ]
     table(options, f"{options.rounds} rounds, {load.count} other writes meanwhile", ("what", "median", "99 %"), shown)
     return {
         "rounds": options.rounds,

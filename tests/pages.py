@@ -123,7 +123,12 @@ def settings_table() -> str:
                 continue
             meaning, bound = MEANINGS[f"{name}.{setting}"], bounds(field)
             rows.append(
-                (f"`{setting}`", default(field), f"{meaning} ({bound})" if bound else meaning, f"`{prefix}{setting.upper()}`")
+                (
+                    f"`{setting}`",
+                    default(field),
+                    f"{meaning} ({bound})" if bound else meaning,
+                    f"`{prefix}{setting.upper()}`",
+                )
             )
         parts.append(f"### `[{name}]`\n\n{about}\n\n" + table(("Setting", "Default", "Meaning", "Variable"), rows))
     return "\n".join(parts)
@@ -201,13 +206,17 @@ def errors_table() -> str:
 def request_of(row) -> str:
     """Return a bad request as it stands in the table: method, path, what is special about head or body."""
     path = row.path if len(row.path) <= 48 else f"{row.path[:32]}… ({len(row.path)} characters)"
-    headers = "; ".join(f"{name}: {value if len(value) <= 24 else value[:12] + '…'}" for name, value in row.headers.items())
+    headers = "; ".join(
+        f"{name}: {value if len(value) <= 24 else value[:12] + '…'}" for name, value in row.headers.items()
+    )
     return code(f"{row.method} {path}") + (f" with {code(headers)}" if headers else "")
 
 
 def bad_inputs_page() -> str:
     """Return the whole of docs/bad_inputs.md."""
-    http = ((row.what, request_of(row), row.status, code(row.phrase) if row.phrase else "-", row.gets) for row in BAD_INPUTS)
+    http = (
+        (row.what, request_of(row), row.status, code(row.phrase) if row.phrase else "-", row.gets) for row in BAD_INPUTS
+    )
     settings = ((row.what, " … ".join(code(phrase) for phrase in row.phrases)) for row in BAD_SETTINGS)
     frames = ((row.what, code(row.phrase)) for row in BAD_FRAMES)
     files = (

@@ -4,7 +4,7 @@
 """
 
 MEANINGS = {
-    "cluster.name": "Name of the cluster. Nodes of different clusters refuse each other; every data directory holds it.",
+    "cluster.name": "Name of the cluster. Nodes of different clusters refuse each other; data directories hold it.",
     "cluster.shared_secret_file": "File whose content, 16 bytes or more, all nodes must know; relative to the settings "
     "file. Empty: none.",
     "cluster.limits.lease_ms": "How long a member stays with a coordinator that it heard of; a failover takes about as "
@@ -12,7 +12,7 @@ MEANINGS = {
     "cluster.limits.heartbeat_ms": "Interval between heartbeats.",
     "cluster.limits.rate_bound_ppm": "By how much the rates of two clocks may differ, in parts per million; below "
     "200000. Beyond it leases are wrong.",
-    "cluster.limits.stagger_ms": "Candidates wait up to this long times their rank, so that they do not split the votes.",
+    "cluster.limits.stagger_ms": "Candidates wait up to this long times their rank, so as not to split the votes.",
     "cluster.limits.stall_after_ms": "A flush, or a slot without an answer, that takes longer costs the lease; a "
     "coordinator its office.",
     "cluster.limits.value_bytes_max": "Largest value.",
@@ -30,10 +30,9 @@ MEANINGS = {
     "cluster.limits.page_entries": "Entries in one page when a member catches up,",
     "cluster.limits.page_bytes": "and bytes in one.",
     "nodes.NAME.http_listen": "Where it serves HTTP.",
-    "nodes.NAME.http_advertise": "Where clients find that; empty: `http_listen`. Required when listening on a wildcard.",
+    "nodes.NAME.http_advertise": "Where clients find that; empty: `http_listen`. Required if it is a wildcard.",
     "nodes.NAME.peer_listen": "Where it awaits the other nodes.",
-    "nodes.NAME.peer_advertise": "Where the other nodes find that; empty: `peer_listen`. Required when listening on a "
-    "wildcard.",
+    "nodes.NAME.peer_advertise": "Where the other nodes find that; empty: `peer_listen`. Required if it is a wildcard.",
     "nodes.NAME.data": "Its data directory, relative to the settings file; empty: `data/NAME` beside that file.",
     "groups.NAME.members": "The initial members, in order; absent: all nodes in the order of the file. Read at the "
     "first formation only: from then on the group's own log holds its members.",
@@ -49,7 +48,6 @@ MEANINGS = {
     "node.reserve_bytes": "Room in the message log that stays free for promises when the disk is full; at most half a "
     "segment.",
     "node.store_map_bytes": "Largest size of the store's file. It costs address space, not disk.",
-    "node.send_queue_bytes": "What may wait for one slow peer in small messages; more is dropped, and sent again later.",
+    "node.send_queue_bytes": "What may wait for one slow peer in small messages; more is dropped, sent again later.",
     "node.bulk_send_queue_bytes": "The same for bulk: batches, pages and checkpoints.",
-    "node.faults": "Reserved: fault injection through the API is not built in this version, and the switch does nothing.",
 }

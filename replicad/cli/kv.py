@@ -210,6 +210,8 @@ def _write(
 ) -> None:
     """Send a write, through one node after another under one idempotency key, and say what became of it."""
     name = idempotency_key if idempotency_key is not None else os.urandom(16).hex()
+    if not (name.isascii() and name.isprintable() and " " not in name and 1 <= len(name) <= 255):
+        raise Failure("--idempotency-key must be 1 to 255 visible ASCII characters, no spaces", EXIT_USAGE)
     try:
         answer = request(addresses, method, _target(key, parameters), body, {"Idempotency-Key": name}, seconds=timeout)
     except Failure as failure:
@@ -217,8 +219,6 @@ def _write(
             hint = f"to find out, repeat the command soon with --idempotency-key {name}"
             raise Failure(f"{failure.message}\n{hint}", EXIT_UNKNOWN) from failure
         raise
-    except ValueError as error:
-        raise Failure("an idempotency key is 1 to 255 visible ASCII characters, no spaces", EXIT_USAGE) from error
     done = answer.body.strip() == b"true"
     index = int(answer.headers.get("x-replicad-index", "0"))
     if as_json:

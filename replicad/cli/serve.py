@@ -14,6 +14,7 @@ import structlog
 import uvloop
 
 from replicad.cli.serve_codes import EXIT_FAILED, EXIT_UNUSABLE
+from replicad.core.journal.segments import FormatError
 from replicad.http.server import HttpServer, ServerLimits
 from replicad.node import events
 from replicad.node.identity import DirectoryError
@@ -31,6 +32,7 @@ YOUNG_OBJECTS = 100_000
 
 def serve(settings: Settings) -> int:
     """Run the node until it is told to stop; returns the exit code."""
+    os.umask(0o027)  # what clients store is nobody else's business
     settings.data.mkdir(parents=True, exist_ok=True)
     process = settings.process
     events.configure(
@@ -49,7 +51,7 @@ def serve(settings: Settings) -> int:
         while outcome == RESTART:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 outcome = runner.run(_run(settings, pid_file))
-    except (DirectoryError, ListenError, OSError) as error:
+    except (DirectoryError, FormatError, ListenError, OSError) as error:
         structlog.get_logger("replicad").error("cannot_start", reason=str(error))
         return EXIT_UNUSABLE
     if outcome == FAILED:

@@ -170,18 +170,13 @@ def _members(rows: list[Row]) -> list[str]:
 
 
 def _names(rows: list[Row]) -> dict[str, str]:
-    """Return address -> name for nodes that do not answer, where those that do tell it.
-
-    Peers are listed in the order of the settings, as initial members are; that is believed only if it fits every node
-    that answers.
-    """
+    """Return address -> name for nodes that do not answer, as those that do tell it."""
+    names: dict[str, str] = {}
     for row in rows:
-        members = [str(member["node"]) for group in row.groups.values() for member in group.get("members", ())]
-        if len(row.peers) == len(members):
-            names = dict(zip(row.peers, members, strict=True))
-            if all(names.get(other.address, other.name) == other.name for other in rows if other.name):
-                return names
-    return {}
+        addresses = (row.status or {}).get("addresses")
+        if isinstance(addresses, dict):
+            names.update({str(address): str(name) for name, address in addresses.items()})
+    return names
 
 
 def render(rows: list[Row]) -> str:

@@ -17,7 +17,17 @@ from multidict import istr
 
 from replicad.core.kv.entries import NO_SESSION, Entry
 from replicad.core.model.errors import RequestError
-from replicad.core.model.operations import DELETE, DELETE_PREFIX, EXPIRED, MISMATCH, MORE, PUT, REFUSED, Result
+from replicad.core.model.operations import (
+    ACK_ALL,
+    DELETE,
+    DELETE_PREFIX,
+    EXPIRED,
+    MISMATCH,
+    MORE,
+    PUT,
+    REFUSED,
+    Result,
+)
 from replicad.http import listing
 from replicad.http.body import read_body, too_large
 from replicad.http.datacenter import check_datacenter
@@ -194,7 +204,7 @@ class KeyValue:
             options.ack,
             None if identity is None else idempotency_id(identity),
         )
-        return self.written(result)
+        return self.written(result, options.ack)
 
     async def delete(self, request: web.BaseRequest, raw_key: str, query: str) -> Prepared:
         """DELETE of one key, or of all that start with it. ``true`` also when there was nothing."""
@@ -207,7 +217,8 @@ class KeyValue:
         if options.recurse:
             return self.written(await self.delete_prefix(group, key, identity))
         request_id = None if identity is None else idempotency_id(identity)
-        return self.written(await group.write(DELETE, key, b"", 0, options.cas, options.ack, request_id))
+        result = await group.write(DELETE, key, b"", 0, options.cas, options.ack, request_id)
+        return self.written(result, options.ack)
 
     async def delete_prefix(self, group: GroupRuntime, prefix: bytes, identity: str | None) -> Result:
         """Delete in parts until nothing is left; other operations may come between two parts."""
@@ -251,12 +262,12 @@ class KeyValue:
             raise RequestError("expired")
         return result
 
-    def written(self, result: Result) -> Prepared:
-        """Return the answer to a write."""
+    def written(self, result: Result, ack: int = ACK_ALL) -> Prepared:
+        """Return the answer to a write; an index only where the level promises one, also if it is known already."""
         status, index = result
         if status in {MISMATCH, EXPIRED}:
             self.checked(result)
-        line = INDEX_LINE % index if index else b""
+        line = INDEX_LINE % index if index and ack == ACK_ALL else b""
         if status == REFUSED:
             return Prepared(200, WRITTEN % (self.common.lines, line, 5), b"false", "refused")
         return Prepared(200, WRITTEN % (self.common.lines, line, 4), b"true")

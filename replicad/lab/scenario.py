@@ -64,6 +64,8 @@ class Scenario:
     """A cluster and the commands that lead it. Times are milliseconds; ``A>B`` is the link from A to B.
 
     * ``cluster [nodes=3] [LIMIT=NUMBER …]``: first of all, and only if something differs from the defaults;
+    * ``form``: start all nodes, let them form a group, start them again, and wait until they are ready; tells nothing.
+      ``n1`` is the primary then, because its voters all wait for the same moment and it stands first;
     * ``start NODE…``, ``kill NODE…`` (the process), ``power NODE…`` (the machine), ``wipe NODE`` (a dead node's data),
       ``corrupt NODE KEY`` (the value in its store), ``pause NODE``, ``resume NODE``, ``hang NODE MS`` (its flushes);
     * ``cut A>B…``, ``join A>B…``, ``lose MESSAGE A>B [COUNT]`` (the next ones of this kind);
@@ -81,6 +83,7 @@ class Scenario:
         self._extra: list[str] = []
         self._commands: dict[str, Callable[[list[str]], None]] = {
             "cluster": self._cluster,
+            "form": self._form,
             "start": self._start,
             "kill": self._kill,
             "power": self._power,
@@ -120,6 +123,10 @@ class Scenario:
         if words[0] == "cluster":
             self._cluster(words[1:])
             return []
+        if words[0] == "form":
+            self._form(words[1:])
+            self.stage.chronicle.take(0)
+            return []
         self._command_at = self.stage.queue.now
         if words[0] in _REQUESTS:
             self._request(words, patient=True)
@@ -150,6 +157,17 @@ class Scenario:
     def _start(self, words: list[str]) -> None:
         for name in words:
             self._node(name).start()
+
+    def _form(self, _words: list[str]) -> None:
+        everyone = list(self.stage.names)
+        self._start(everyone)
+        self._until(lambda: all(self._role(name) == "follower" for name in everyone), "form")
+        self.stage.run_for(SETTLE_US)
+        self._kill(everyone)
+        self._start(everyone)
+        self._until(self._ready, "get ready")
+        if self._role(everyone[0]) != "coordinator":
+            raise ScenarioError("another node than the first one was elected:\n" + "\n".join(self._states()))
 
     def _kill(self, words: list[str]) -> None:
         for name in words:

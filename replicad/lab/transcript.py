@@ -34,7 +34,7 @@ DELIVERED = "->"
 LOST = "-x"
 """How a message's line shows its fate; the line of a delivered one stands at the time of its arrival."""
 
-_HIDDEN = frozenset({"boot", "grant_boot", "attempt"})
+_HIDDEN = frozenset({"boot", "grant_boot", "attempt", "echo"})
 _EPOCHS = frozenset({"epoch", "promised", "predecessor"})
 _VERBS = {PUT: "put", DELETE: "delete", DELETE_PREFIX: "delete-prefix"}
 

@@ -87,7 +87,9 @@ def _formatter(shared: list[Processor], form: str, *, colors: bool) -> logging.F
     if form == "json":
         rendering += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     else:
-        rendering.append(structlog.dev.ConsoleRenderer(colors=colors))
+        rendering.append(
+            structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+        )
     return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=rendering)
 
 

@@ -106,7 +106,7 @@ class GroupRuntime:
         if self.replica.coordinator:
             self.writes.coordinator_at = now
         if self.replica.applied >= self.replica.acceptor.watermark[1]:
-            self._fresh_at = self.replica.acceptor.heard_at
+            self._fresh_at = self.replica.acceptor.heartbeat_at
         self.deadlines.run(now)
         self._note_role()
 
@@ -152,6 +152,8 @@ class GroupRuntime:
             self.transfers.perform(effect)
         for name, fields in effects.events:
             self.log.info(name, **fields)
+            if name == "rebuilding":
+                self.node.metrics.digest_mismatches.labels(self.name).inc()
         if effects.halt or effects.forget:
             self.node.stop_for_good(halt=effects.halt, forget=effects.forget)
 

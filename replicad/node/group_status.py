@@ -33,13 +33,18 @@ def missing(group: GroupRuntime) -> list[str]:
 
 
 def _advice(group: GroupRuntime) -> str:
-    foreign = [
-        name
-        for name, said in sorted(group.replica.membership.introductions.items())
-        if said.state != "formed" and said.disk and now_us() - said.at < HEARD_LATELY_US
-    ]
-    configuration = group.replica.state.configuration
-    if configuration is None or len(foreign) * 2 <= len(configuration.members):
+    replica = group.replica
+    configuration = replica.state.configuration
+    # Who has committed more may have been re-admitted in a configuration that is not known here yet.
+    disks = {
+        name: said.disk
+        for name, said in replica.membership.introductions.items()
+        if said.disk and said.committed <= replica.committed and now_us() - said.at < HEARD_LATELY_US
+    }
+    disks[replica.state.node] = replica.state.disk
+    members = configuration.members if configuration else ()
+    foreign = [member.node for member in members if disks.get(member.node, member.disk) != member.disk]
+    if len(foreign) * 2 <= len(members):
         return "It goes on by itself once a majority of the members that hold its data is up."
     return (
         f"{' and '.join(foreign)} lost their disks: a majority of the group's disks is gone, and it will not invent"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,8 @@ MAP_SIZE = 64 * 1024**3
 DATABASES_MAX = 64
 VIEWS_MAX = 32
 """Long read transactions that one store hands out at a time: each keeps the pages it sees from being reused."""
+
+CROWDED_BYTES = 1024 * 1024
 
 _TRUST = "trust"
 _LOADING = "loading"
@@ -109,6 +112,10 @@ class StoreEnvironment:
     def size(self) -> int:
         """Return the bytes of the data file that are in use (free pages inside it included)."""
         return int(self.lmdb.info()["last_pgno"] + 1) * int(self.lmdb.stat()["psize"])
+
+    def crowded(self) -> bool:
+        """Return whether the file system has next to no space: LMDB reports a short write as an I/O error."""
+        return shutil.disk_usage(self.path).free < CROWDED_BYTES
 
     def close(self) -> None:
         """Close the files; every view and store must be closed before."""
@@ -252,7 +259,8 @@ class LmdbStore:
             self._read = None
 
     def _failure(self, error: lmdb.Error) -> Exception:
-        if isinstance(error, lmdb.MapFullError) or os.strerror(errno.ENOSPC) in str(error):
+        full = isinstance(error, lmdb.MapFullError) or os.strerror(errno.ENOSPC) in str(error)
+        if full or (os.strerror(errno.EIO) in str(error) and self.environment.crowded()):
             return StoreFullError(f"the store of group {self.group!r} cannot grow: {error}")
         self.environment.distrust()
         return StoreFailedError(f"the store of group {self.group!r} failed: {error}")

@@ -16,6 +16,7 @@ from replicad.node.wal import MessageLog
 if TYPE_CHECKING:
     import structlog
 
+    from replicad.core.journal.records import CheckpointRecord
     from replicad.node.identity import DataDirectory
     from replicad.node.settings import Settings
 
@@ -82,12 +83,13 @@ def open_group(
         except DamageError as error:
             log.warning("store_damaged", group=name, reason=str(error))
     _clear(store)
-    if checkpoint:
+    if durable.checkpoint is not None:
         log.info("store_rebuilding", group=name, checkpoint=checkpoint)
         try:
-            files.load(checkpoint, store)
+            _load(files, durable.checkpoint, store)
         except (DamageError, FileNotFoundError) as error:
             log.warning("checkpoint_unusable", group=name, checkpoint=checkpoint, reason=str(error))
+            _clear(store)
             rebuild = True
     return OpenedGroup(durable, store, Machine(store, window), files, rebuild)
 
@@ -96,3 +98,9 @@ def _clear(store: LmdbStore) -> None:
     store.begin()
     store.clear()
     store.commit()
+
+
+def _load(files: CheckpointFiles, checkpoint: CheckpointRecord, store: LmdbStore) -> None:
+    header = files.load(checkpoint.slot, store)
+    if (header.slot, header.digest) != (checkpoint.slot, checkpoint.digest):
+        raise DamageError(f"it is not the checkpoint that the group committed, but one of slot {header.slot}")

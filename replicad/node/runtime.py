@@ -58,6 +58,7 @@ class NodeRuntime:
         self.outcome = ""
         self.groups: dict[str, GroupRuntime] = {}
         self._tickets = 0
+        self._dropped: dict[str, int] = {}
         self._owners: deque[tuple[int, str, int]] = deque()
         self._stopping: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._timer: asyncio.TimerHandle | None = None
@@ -193,7 +194,9 @@ class NodeRuntime:
         nobody_waited = "never retrieved" in message  # whoever asked has gone away; background work fails by itself
         if isinstance(error, InvariantError):
             self.fail(message, error)
-        elif isinstance(error, (RequestError, ConnectionError, TimeoutError)):
+        elif isinstance(error, (RequestError, ConnectionError, TimeoutError)) or (
+            nobody_waited and isinstance(error, OSError)
+        ):
             self.log.debug("ignored_error", reason=str(error))
         elif nobody_waited or context.get("request") or error is None:
             self.log.error("bug", reason=message, exc_info=error)
@@ -290,8 +293,14 @@ class NodeRuntime:
             "cluster": self.cluster,
             "version": __version__,
             "disk": self.data.identity.disk,
+            "addresses": {name: str(address) for name, address in self.settings.http_addresses.items()},
             "groups": {name: group.status() for name, group in self.groups.items()},
         }
+
+    def _count_dropped(self, peer: str) -> None:
+        dropped = self.transport.stats()[peer].dropped_full
+        self.metrics.peer_dropped.labels(peer).inc(dropped - self._dropped.get(peer, 0))
+        self._dropped[peer] = dropped
 
     def _scrape(self) -> None:
         """Set the gauges that are only read when someone looks."""
@@ -319,6 +328,7 @@ class NodeRuntime:
         metrics.log_segments.set(float(str(log["segments"])))
         metrics.queue_depth.labels("message_log").set(float(str(log["queued"])))
         for peer in self.settings.peers:
+            self._count_dropped(peer)
             metrics.peer_up.labels(peer).set(self.transport.connected(peer))
             metrics.peer_round_trip_seconds.labels(peer).set(self.transport.round_trip_us(peer) / 1e6)
             metrics.queue_depth.labels(f"send_{peer}_bytes").set(self.transport.queued_bytes(peer))

@@ -201,8 +201,6 @@ class ProcessSettings(_Strict):
     store_map_bytes: Annotated[int, Field(ge=64 * MIB, le=1 << 46)] = 64 * GIB
     send_queue_bytes: Annotated[int, Field(ge=64 * KIB, le=GIB)] = 4 * MIB
     bulk_send_queue_bytes: Annotated[int, Field(ge=2 * FRAME_BYTES_MAX, le=4 * GIB)] = 64 * MIB
-    faults: bool = False
-    """Allow fault injection through the API."""
 
     @model_validator(mode="after")
     def _reserve_fits(self) -> Self:

@@ -175,7 +175,10 @@ class MessageLog:
         recovery = recover(self._files.read_all(), identity, rebooted=rebooted, keep_above=keep_above)
         if not recovery.segment and started_before:
             raise DamageError("the message log is gone: this disk id has one, and the directory wal holds none")
-        for group, epoch in self._promise_file.load().items():
+        promises = self._promise_file.load()
+        if started_before and promises and not recovery.records:
+            raise DamageError("the message log is empty, and this disk has made promises: records are gone")
+        for group, epoch in promises.items():
             state = recovery.states.setdefault(group, DurableState())
             state.promised = max(state.promised, epoch)
         if not recovery.segment:

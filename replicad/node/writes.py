@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from replicad.core.model.errors import RequestError
 from replicad.core.model.operations import (
+    ACK_ALL,
     EXPIRED,
     MISMATCH,
     REQUEST_ID_BYTES,
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 NO_COORDINATOR_LEASES = 5
 """Without a coordinator for so many lease lengths, writes are refused at once instead of waiting for one."""
+
+SAMPLE_LOST_US = 60_000_000
+"""An operation that is timed and never applied is given up after this."""
 
 Content = tuple[int, bytes, bytes, int, int]
 """``(code, key, value, flags, cas)``: what an idempotency key was used for."""
@@ -42,6 +46,9 @@ class Writes:
         """By idempotency key: several requests, here and through other nodes, may carry the same one."""
         self._batch: list[tuple[bytes, bytes, int]] = []
         self._limit = group.node.settings.process.requests_max
+        self._sample = b""
+        self._sampled_at = 0
+        self._seconds = group.node.metrics.replication_seconds.labels(group.name)
         self._batch_operations = group.node.metrics.batch_operations.labels(group.name)
 
     def submit(self, content: Content, ack: int, idempotency: bytes | None) -> asyncio.Future[Result]:
@@ -59,7 +66,8 @@ class Writes:
         if not self._batch:
             group.loop.call_soon(self._submit_batch)
         operation = encode_operation((request_id, group.replica.state.log.committed, *content))
-        self._batch.append((request_id, operation, ack))
+        # With an idempotency key only the request table knows what the key was used for, so its answer is awaited.
+        self._batch.append((request_id, operation, ack if idempotency is None else ACK_ALL))
         group.deadlines.add(now_us(), future.done, lambda: self._expire(request_id, future))
         return future
 
@@ -70,6 +78,8 @@ class Writes:
         role = group.replica.state.role
         if role in {"unformed", "learner"}:
             raise RequestError("not_ready", f"this node is no member of the group yet ({role}); see /readyz")
+        if group.replica.state.full:
+            raise RequestError("disk_full")
         if len(self._own) + len(self._shared) >= self._limit:
             raise RequestError("overloaded", "too many writes are waiting at this node; nothing was done")
         if not group.replica.state.coordinator:
@@ -80,7 +90,10 @@ class Writes:
     def _submit_batch(self) -> None:
         batch, self._batch = self._batch, []
         self._batch_operations.observe(len(batch))
-        self.group.perform(self.group.replica.submit(batch, now_us()))
+        now = now_us()
+        if not self._sample or now - self._sampled_at > SAMPLE_LOST_US:
+            self._sample, self._sampled_at = batch[0][0], now  # timing one operation at a time costs next to nothing
+        self.group.perform(self.group.replica.submit(batch, now))
 
     def on_results(self, results: list[tuple[bytes, Result]]) -> None:
         """Operations were applied here (C4). EXPIRED may be another contact's older copy: the replica decides."""
@@ -88,6 +101,9 @@ class Writes:
         for request_id, result in results:
             if result[0] == EXPIRED:
                 continue
+            if request_id == self._sample:
+                self._sample = b""
+                self._seconds.observe((now_us() - self._sampled_at) / 1e6)
             if len(request_id) == REQUEST_ID_BYTES:
                 future = own.pop(request_id, None)
                 if future is not None and not future.done():

@@ -28,8 +28,13 @@ def served(node=None):
 
 
 async def finish(server):
-    """Stop the server, and let connections that are closing be gone before the loop is."""
+    """Stop the server, but not while a connection is just being opened or closed: those would outlive the loop."""
+    await turns()
     await server.stop(0.2)
+    await turns()
+
+
+async def turns():
     for _ in range(10):
         await asyncio.sleep(0.001)
 

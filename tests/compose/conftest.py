@@ -1,4 +1,7 @@
+import fcntl
 import hashlib
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +14,16 @@ def cluster():
     """The cluster of docker-compose.yml, up and ready; afterwards nothing of it is left."""
     # One name per checkout: what an interrupted run left behind is found, another checkout's cluster is not touched.
     project = f"replicad-test-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"
-    cluster = Cluster(project, base_image())
+    with (Path(tempfile.gettempdir()) / f"{project}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pytest.fail("another run of this checkout's container tests is under way")
+        yield from up_and_down(Cluster(project, base_image()))
+
+
+def up_and_down(cluster):
+    """Yield the cluster while it is up."""
     cluster.down()
     # Images are kept, so that the next run need not build; the ones they replaced are not.
     docker("image", "prune", "--force", "--filter", "label=replicad.stage", "--filter", "until=24h")

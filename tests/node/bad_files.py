@@ -46,7 +46,7 @@ GOES_ON = "goes on"
 
 
 class BadFile(NamedTuple):
-    """``what`` happened; ``harm(dir)`` does it and may return a descriptor to keep; the outcome; a phrase of the log."""
+    """``what`` happened; ``harm(dir)`` does it and may return a descriptor to keep; outcome; a phrase of the log."""
 
     what: str
     harm: Callable[[Path], int | None]
@@ -376,7 +376,7 @@ BAD_FILES = (
         "",
     ),
     BadFile(
-        "a checkpoint of a later format, and no store to trust",
+        "a checkpoint that is something else, and no store to trust",
         _untrusted(_replace(CKPT, b"replicad checkpoint\n" + b"\0" * 100)),
         FETCHED,
         "the frame at byte 20 claims 0 bytes",
@@ -391,8 +391,9 @@ BAD_FILES = (
     ),
     BadFile(
         "half-written files of a process that died",
-        lambda path: [(path / name).write_bytes(b"half") for name in ("wal/00000005.new", "checkpoints/default-9.part")]
-        and None,
+        lambda path: (
+            [(path / name).write_bytes(b"half") for name in ("wal/00000005.new", "checkpoints/default-9.part")] and None
+        ),
         GOES_ON,
         "",
         "they are removed",

@@ -157,6 +157,12 @@ class Node:
         items = answer.json() if answer.body else []
         return {item["Key"]: (item["CreateIndex"], item["ModifyIndex"], item["Value"]) for item in items}
 
+    async def checkpoint(self) -> int:
+        """Have a checkpoint taken, wait until it is committed, and return its slot."""
+        answer = await self.client.request("POST", "/v1/replicad/checkpoint", seconds=PATIENCE_SECONDS)
+        assert answer.status == 200, answer
+        return int(answer.json()["slot"])
+
     # --- its files --------------------------------------------------------------------------------------------------
 
     def wipe(self) -> None:
@@ -308,7 +314,7 @@ async def running(
     except BaseException:
         for node in cluster.nodes.values():
             if node.output.exists():
-                print(f"--- {node.name} printed last:", *node.printed().splitlines()[-30:], sep="\n")
+                print(f"--- {node.name} printed last:", *node.printed().splitlines()[-30:], sep="\n", file=sys.stderr)
         raise
     finally:
         cluster.close()

@@ -6,6 +6,7 @@ import asyncio
 import time
 from base64 import b64encode
 from collections.abc import Sequence
+from itertools import pairwise
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -30,7 +31,12 @@ class Load:
     """
 
     def __init__(
-        self, nodes: Sequence[Node], writers: int = 8, prefix: str = "load", value_bytes: int = 100, pause: float = 0.002
+        self,
+        nodes: Sequence[Node],
+        writers: int = 8,
+        prefix: str = "load",
+        value_bytes: int = 100,
+        pause: float = 0.002,
     ) -> None:
         """``pause``: seconds between two writes of one writer."""
         self.nodes = nodes
@@ -121,14 +127,15 @@ class Load:
                 assert modify == index, f"{where}: {key} was acknowledged at index {index} and is at {modify}"
             else:
                 maybe = self.indefinite.get(key)
-                assert maybe is not None and text == b64encode(maybe).decode(), f"{where}: {key} has {text[:40]}"
+                assert maybe is not None, f"{where}: {key} has {text[:40]}"
+                assert text == b64encode(maybe).decode(), f"{where}: {key} has {text[:40]}"
                 assert modify > index, f"{where}: {key} went back from index {index} to {modify}"
         for key in entries:
             assert key in self.acknowledged or key in self.indefinite, f"{where}: nobody wrote {key}"
 
     def gaps(self) -> list[float]:
         """Return the seconds between one acknowledged write and the next."""
-        return [later - sooner for sooner, later in zip(self.times, self.times[1:], strict=False)]
+        return [later - sooner for sooner, later in pairwise(self.times)]
 
 
 async def verify(cluster: Cluster, *loads: Load) -> None:

@@ -123,12 +123,15 @@ def test_bad_file(row, pattern, tmp_path):
     start = Start(root)
     machine, durable = start.group.machine, start.group.durable
     found = (start.disk == before.disk, start.state, start.group.rebuild, machine.applied_slot, durable.promised)
-    assert found == {
-        SET_ASIDE: (False, LOST, False, 0, 0),
-        REBUILT: (True, OK, False, 6, EPOCH),
-        FETCHED: (True, OK, True, 0, EPOCH),
-        GOES_ON: (True, OK, False, APPLIED, EPOCH),
-    }[row.outcome]
+    assert (
+        found
+        == {
+            SET_ASIDE: (False, LOST, False, 0, 0),
+            REBUILT: (True, OK, False, 6, EPOCH),
+            FETCHED: (True, OK, True, 0, EPOCH),
+            GOES_ON: (True, OK, False, APPLIED, EPOCH),
+        }[row.outcome]
+    )
     assert row.phrase in start.text
     assert (data / "damaged").exists() == (row.outcome == SET_ASIDE)
     assert not [*data.rglob("*.new"), *data.rglob("*.part")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 
 import pytest
@@ -19,13 +18,11 @@ async def test_a_checkpoint_shortens_the_log_and_is_started_from(tmp_path):
     """Taken under load at all nodes; the old segments go, and a node without its store is rebuilt from it."""
     async with running(tmp_path, settings=SMALL_SEGMENTS) as cluster:
         nodes = list(cluster.nodes.values())
-        async with Load(nodes, value_bytes=400_000) as load:
+        async with Load(nodes, value_bytes=400_000, pause=0.05) as load:
             await load.more(32)
             before = {node.name: node.segments() for node in nodes}
             assert all(len(segments) > 2 for segments in before.values()), before
-            answer = await cluster[await cluster.follower()].client.request("POST", "/v1/replicad/checkpoint")
-            assert answer.status == 200, answer
-            slot = answer.json()["slot"]
+            slot = await cluster[await cluster.follower()].checkpoint()
 
             async def shortened():
                 return all(before[node.name][0] < node.segments()[0] for node in nodes)
@@ -57,15 +54,15 @@ async def test_a_wiped_node_comes_back_from_a_checkpoint(tmp_path):
     """What the others' logs no longer hold reaches an empty node as a checkpoint, under load."""
     async with running(tmp_path, settings=SMALL_SEGMENTS | {"cluster.limits": {"retained_slots": 16}}) as cluster:
         nodes = list(cluster.nodes.values())
-        async with Load(nodes, value_bytes=20_000) as load:
+        async with Load(nodes, value_bytes=20_000, pause=0.01) as load:
             await load.more(100)
             cluster.kill("n3")
             cluster["n3"].wipe()
             for _ in range(2):
                 await load.more(100)
-                assert (await nodes[0].client.request("POST", "/v1/replicad/checkpoint")).status == 200
+                await nodes[0].checkpoint()
             cluster.start("n3")
             await cluster.ready("n3")
-            await asyncio.gather(*(load.more(50) for _ in range(2)))
+            await load.more(100)
         await verify(cluster, load)
         assert list((cluster["n3"].data / "checkpoints").glob("*.ckpt"))

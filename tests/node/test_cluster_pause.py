@@ -13,7 +13,7 @@ pytestmark = pytest.mark.xdist_group("processes")
 
 
 async def test_a_paused_primary_is_replaced_and_serves_nothing_old(tmp_path):
-    """The others go on under a new primary; the old one, woken with a read waiting for it, answers with the new value."""
+    """The others go on under a new primary; the old one, woken with a read that waits, answers with the new value."""
     async with running(tmp_path) as cluster:
         async with Load(list(cluster.nodes.values())) as load:
             first = await cluster.primary()

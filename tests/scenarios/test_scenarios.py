@@ -19,3 +19,20 @@ def test_a_scenario_goes_as_its_transcript_says(path):
         path.write_text(played)
     else:
         assert played == text
+
+
+def test_the_transcripts_are_all_here():
+    """Every course of events that a reader of the protocol looks for has a file."""
+    assert {path.stem for path in FILES} >= {
+        "cut_off_primary",
+        "digest_minority",
+        "failover",
+        "formation",
+        "hand_over",
+        "holder_dropped",
+        "lost_acceptance",
+        "normal_write",
+        "rejoin_by_checkpoint",
+        "rejoin_by_log",
+        "wiped_node",
+    }

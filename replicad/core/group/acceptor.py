@@ -45,6 +45,8 @@ class Acceptor:
         self.voter_since = state.started_at
         self.heard_at = state.started_at
         """When a coordinator was last heard, or a candidate promised: elections wait for it."""
+        self.heartbeat_at = 0
+        """When the last heartbeat that counted came (0: none yet)."""
         self.released_to = ""
         self.lease_until = 0
         self.lease_slot = 0
@@ -239,6 +241,7 @@ class Acceptor:
         if not state.is_voter() or not self.follow(sender, message.epoch):
             return False
         self.heard_at = state.now
+        self.heartbeat_at = state.now
         self.pledge(message.epoch)
         self.note_committed(message.epoch, message.committed)
         if message.acknowledged > state.log.highest:

@@ -62,7 +62,8 @@ class Authority:
                 continue
             known = self.peers.get(member.node)
             if known is None or known.disk != member.disk:
-                self.peers[member.node] = Peer(member.disk)
+                # What is committed already it fetches itself.
+                self.peers[member.node] = Peer(member.disk, sent_to=self.state.log.committed)
         current = {member.node for member in members}
         for name in [name for name in self.peers if name not in current]:
             del self.peers[name]
@@ -83,7 +84,7 @@ class Authority:
             peer.acked_sent_at = max(peer.acked_sent_at, sent_at)
         peer.heard_at = self.state.now
         peer.matched = max(peer.matched, message.matched)
-        if message.sequence < peer.acked_sequence:
+        if message.sequence <= peer.acked_sequence:
             return
         if peer.boot != message.boot:
             peer.boot = message.boot

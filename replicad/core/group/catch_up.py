@@ -99,9 +99,9 @@ class CatchUp:
         return self.state.log.committed
 
     def on_fetch_checkpoint(self, sender: str, message: FetchCheckpoint) -> None:
-        """Serve bytes of the committed checkpoint."""
+        """Serve bytes of a committed checkpoint: the newest, or an older one whose file is pinned by this transfer."""
         state = self.state
-        if message.slot and message.slot == self.own_checkpoint() and not state.rebuilding:
+        if 0 < message.slot <= self.own_checkpoint() and not state.rebuilding:
             state.out.transfer.append(SendChunk(sender, message.slot, message.offset))
         else:
             state.send(sender, CheckpointChunk(message.slot, message.offset, 0, b""))

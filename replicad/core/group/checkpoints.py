@@ -74,9 +74,12 @@ class Checkpoints:
             self._try_commit(office)
         if self.marker and self.hopeless(office):
             state.event("checkpoint_abandoned", slot=self.marker)
-            self.marker = 0
-            self.wanted = True
-            self.not_before = state.now + PAUSE_LEASES * state.limits.lease_us
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self.marker = 0
+        self.wanted = True
+        self.not_before = self.state.now + PAUSE_LEASES * self.state.limits.lease_us
 
     def hopeless(self, office: Primary) -> bool:
         """Return whether some view member will never report: it failed, or joined after the marker (a restart)."""
@@ -126,7 +129,7 @@ class Checkpoints:
             self.failed = slot
             self.state.event("checkpoint_failed", slot=slot)
             if slot == self.marker:
-                self.marker = 0
+                self._give_up()
 
     def report(self) -> Mark:
         """Return what heartbeat answers say: the newest checkpoint written here, or that the newest one failed."""

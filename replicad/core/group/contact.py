@@ -50,8 +50,11 @@ class Contact:
         now = state.now
         base = state.log.committed
         for request_id, operation, ack in operations:
-            if request_id not in self.pending:
+            known = self.pending.get(request_id)
+            if known is None:
                 self.pending[request_id] = Pending(operation, ack, base, sent=False, sent_at=now)
+            else:
+                known.base = base  # the same idempotency key again: this copy may be applied for longer
         self._pass_on(operations, office)
 
     def _pass_on(self, operations: list[tuple[bytes, bytes, int]], office: Primary | None) -> None:
@@ -207,8 +210,11 @@ class ProbeDesk:
         self.waiting.append((contact, boot, probe, office.authority.sequence + 1 if confirmed else 0))
 
     def wants_round(self, office: Primary) -> bool:
-        """Return whether some probe waits for a round that has not begun."""
-        return any(item[3] > office.authority.sequence for item in self.waiting)
+        """Return whether some probe waits for a round that has not begun, and none is under way."""
+        authority = office.authority
+        if authority.confirmed_round() < authority.sequence:
+            return False  # rounds that nobody waits for would push the send times of earlier ones out
+        return any(item[3] > authority.sequence for item in self.waiting)
 
     def answer(self, office: Primary, contact: Contact) -> None:
         """Answer what can be answered."""

@@ -45,6 +45,8 @@ class SlotLog:
         while base in self.entries:
             base -= 1
         self.base = base
+        self.lowest = base + 1
+        """No entry is below this; after a rebuild from an older checkpoint it can be below the base."""
         for slot in [slot for slot in self.entries if slot <= base]:
             del self.entries[slot]
         self.highest = max(self.entries, default=self.committed)
@@ -62,6 +64,7 @@ class SlotLog:
             check(slot > self.committed or old[2] == value, f"slot {slot} is decided and was given another value")
             self.bytes -= len(old[2])
         self.entries[slot] = (epoch, round_, value)
+        self.lowest = min(self.lowest, slot)
         self.bytes += len(value)
         self.highest = max(self.highest, slot)
 
@@ -86,11 +89,12 @@ class SlotLog:
     def truncate(self, slot: int) -> None:
         """Forget the slots up to ``slot``, all of them decided and covered by a committed checkpoint."""
         check(slot <= self.committed, "only decided slots are truncated")
-        for number in range(self.base + 1, slot + 1):
+        for number in range(self.lowest, slot + 1):
             held = self.entries.pop(number, None)
             if held is not None:
                 self.bytes -= len(held[2])
         self.base = max(self.base, slot)
+        self.lowest = max(self.lowest, slot + 1)
 
     def reset_to(self, slot: int) -> None:
         """A checkpoint at ``slot`` replaces everything up to it; accepted slots above stay as they are."""

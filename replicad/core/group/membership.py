@@ -25,10 +25,11 @@ FRESH_HEARTBEATS = 20
 class Introduction:
     """What a node last said of itself."""
 
+    boot: int
+    echo: int
     disk: str
     state: str
     committed: int
-    applied: int
     at: int
 
 
@@ -55,11 +56,20 @@ class Membership:
         holds = state.log.highest or state.promised or state.applied
         return "lost" if state.lost or holds else "empty"
 
-    def introduction(self) -> Introduce:
-        """Return what this node says of itself."""
+    def introduction(self, to: str) -> Introduce:
+        """Return what this node says of itself to another one."""
         state = self.state
+        heard = self.introductions.get(to)
         configuration = state.configuration.encode() if state.configuration else b""
-        return Introduce(state.boot, state.disk, self.own_state(), state.log.committed, state.applied, configuration)
+        return Introduce(
+            state.boot,
+            heard.boot if heard else 0,
+            state.disk,
+            self.own_state(),
+            state.log.committed,
+            state.applied,
+            configuration,
+        )
 
     def tick(self) -> None:
         """Introduce oneself while one is no voter or knows no coordinator; form the group if all are here and empty."""
@@ -71,7 +81,7 @@ class Membership:
             known = dict.fromkeys((*state.initial_members, *state.peers()))
             for name in known:
                 if name != state.node:
-                    state.send(name, self.introduction())
+                    state.send(name, self.introduction(name))
         if state.configuration is None and self.may_form():
             self._form()
 
@@ -82,7 +92,11 @@ class Membership:
         state = self.state
         if state.initial_members[0] != state.node or self.own_state() != "empty":
             return False
-        return all(self._fresh(name) == "empty" for name in state.initial_members if name != state.node)
+        return all(
+            self._fresh(name) == "empty" and self.introductions[name].echo == state.boot
+            for name in state.initial_members
+            if name != state.node
+        )
 
     def _fresh(self, name: str) -> str:
         introduction = self.introductions.get(name)
@@ -144,7 +158,7 @@ class Membership:
         """Remember it; answer an unformed node with what this one holds; a coordinator welcomes a new disk."""
         state = self.state
         self.introductions[sender] = Introduction(
-            message.disk, message.state, message.committed, message.applied, state.now
+            message.boot, message.echo, message.disk, message.state, message.committed, state.now
         )
         if message.committed > state.log.committed and not state.coordinator:
             # Without a coordinator to welcome anyone: committed slots may be fetched from whoever has them (C2). They
@@ -156,7 +170,7 @@ class Membership:
             state.send_durable(sender, Form(state.configuration.encode()))
         if message.state != "formed" or not state.configuration.holds(sender, message.disk):
             if state.is_voter() and state.coordinator:
-                state.send(sender, self.introduction())
+                state.send(sender, self.introduction(sender))
             if office is not None:
                 state.send(sender, Welcome(office.epoch, state.log.committed))
         elif office is not None and message.committed < state.configuration.slot:

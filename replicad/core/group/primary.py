@@ -49,7 +49,8 @@ class Primary:
         self.announced = state.log.committed
         self.closing = False
         """No new slots: a configuration entry, or the hand-over, is next."""
-        self.bytes_since_checkpoint = 0
+        self._promised_configuration = state.configuration
+        """The configuration in which a majority is known to have promised this epoch."""
         self._repropose()
 
     # --- taking office ----------------------------------------------------------------------------------------------
@@ -87,7 +88,26 @@ class Primary:
             and self.state.log.bytes < 4 * limits.checkpoint_bytes + limits.retained_bytes
             and not self.closing
             and self.above_configuration()
+            and self.has_promises()
         )
+
+    def has_promises(self) -> bool:
+        """Return whether a majority of the *current* configuration promised this epoch (M2).
+
+        A disk that this office admitted counts: it never held anything above its admission. An acceptance does not:
+        it says nothing of what that member holds above the configuration entry from an older epoch.
+        """
+        state = self.state
+        if self._promised_configuration is state.configuration:
+            return True
+        members = state.configuration.members if state.configuration else ()
+        count = sum(
+            member.node == state.node or self.promisers.get(member.node) == member.disk or member.since > self.recovered
+            for member in members
+        )
+        if count >= state.majority():
+            self._promised_configuration = state.configuration
+        return count >= state.majority()
 
     def above_configuration(self) -> bool:
         """Return whether no undecided configuration entry is below the next slot (M1)."""
@@ -131,7 +151,6 @@ class Primary:
         state.matched = slot
         self.open.append((slot, len(value), state.now))
         self.open_bytes += len(value)
-        self.bytes_since_checkpoint += len(value)
 
     def send_accepts(self) -> None:
         """Send every member the slots that it was not sent yet: one message for all where they agree."""

@@ -55,19 +55,9 @@ class Tenure:
             return "its disk does not answer"
         if self.state.full:
             return "its disk is full"
-        if not self.has_promises(office):
+        if not office.has_promises():
             return "no majority of the new configuration has promised its epoch"
         return ""
-
-    def has_promises(self, office: Primary) -> bool:
-        """Return whether a majority of the *current* configuration promised this epoch (M2)."""
-        state = self.state
-        count = 1
-        for name, peer in office.authority.peers.items():
-            promised = office.promisers.get(name) == peer.disk
-            if promised or peer.matched >= office.start:  # whoever accepted in this epoch has promised it
-                count += 1
-        return count >= state.majority()
 
     def lasts(self, office: Primary) -> bool:
         """Return whether the office goes on; if not, it has been ended here."""

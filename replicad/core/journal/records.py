@@ -41,7 +41,7 @@ class CheckpointRecord(NamedTuple):
 
 
 class FormationRecord(NamedTuple):
-    """The group's initial configuration, encoded."""
+    """The newest configuration of the group that is committed here, encoded: at first the initial one."""
 
     configuration: bytes
 

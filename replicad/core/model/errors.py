@@ -23,7 +23,6 @@ ERROR_KINDS: dict[str, ErrorKind] = {
     kind.name: kind
     for kind in (
         ErrorKind("bad_request", 400, True, 0, "the request is malformed; the message says which part"),
-        ErrorKind("forbidden", 403, True, 0, "this needs a switch in the settings that is off"),
         ErrorKind("not_found", 404, True, 0, "there is no such page"),
         ErrorKind("method_not_allowed", 405, True, 0, "the Allow header lists the methods"),
         ErrorKind("too_large", 413, True, 0, "the key or the value is larger than the limit"),
@@ -32,7 +31,13 @@ ERROR_KINDS: dict[str, ErrorKind] = {
         ErrorKind("internal", 500, False, 0, "a bug; the node's event log has it"),
         ErrorKind("no_coordinator", 503, True, 500, "no majority of members is in touch; the write was never sent"),
         ErrorKind("not_ready", 503, True, 500, "this node is starting, or is being re-admitted, or is leaving"),
-        ErrorKind("disk_full", 503, True, 1000, "the node's disk is full; deletes and other nodes may still work"),
+        ErrorKind(
+            "disk_full",
+            503,
+            True,
+            1000,
+            "the disk of this node is full; nothing was done, other nodes may take the write",
+        ),
         ErrorKind("expired", 503, True, 100, "the write was not applied within its window of slots, and never will be"),
         ErrorKind("timeout", 504, True, 200, "the deadline passed before the request was sent anywhere"),
         ErrorKind("unknown_outcome", 504, False, 200, "the write was sent, and its outcome is not known"),

@@ -262,7 +262,7 @@ class HeartbeatAck(Message):
     ``lease_request`` is the member's own clock when it asks for a lease, 0 when it wants none or gives its lease back
     (slow or full disk, leaving). ``matched`` is durable, ``applied`` is what it can read. ``digest_slot``/``digest``:
     its digest at the newest slot that is a multiple of ``digest_slots``. ``checkpoint``/``checkpoint_digest``: the
-    newest checkpoint that it has written.
+    newest checkpoint that it has written (an empty digest: it could not write that one).
     """
 
     number = 16
@@ -362,14 +362,16 @@ class CheckpointChunk(Message):
 
 @dataclass(frozen=True, slots=True)
 class Introduce(Message):
-    """Node to all initial members until it is a voter: who am I, and what do I hold.
+    """Node to all members while it is no voter or knows no coordinator: who am I, and what do I hold.
 
     ``state`` is ``empty`` (may take part in a first formation), ``lost`` (its data was damaged: it must be
-    re-admitted), or ``formed``; ``configuration`` is the initial configuration that it recorded (empty: none).
+    re-admitted), or ``formed``; ``configuration`` is the one that it recorded (empty: none). ``echo`` is the boot id
+    last heard from the receiver: words meant for an earlier process of it do not count for a formation.
     """
 
     number = 25
     boot: int
+    echo: int
     disk: str
     state: str
     committed: int

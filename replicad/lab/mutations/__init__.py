@@ -7,4 +7,15 @@ holds the little dramas that show those which random faults meet too rarely, ``r
 from replicad.lab.mutations import commit, election, leases, membership, slips, tables
 from replicad.lab.mutations.registry import MUTATIONS, Mutation, mutated, register
 
-__all__ = ["MUTATIONS", "Mutation", "commit", "election", "leases", "membership", "mutated", "register", "slips", "tables"]
+__all__ = [
+    "MUTATIONS",
+    "Mutation",
+    "commit",
+    "election",
+    "leases",
+    "membership",
+    "mutated",
+    "register",
+    "slips",
+    "tables",
+]

@@ -26,7 +26,11 @@ register("majority-ignored", "C1", "the view alone commits", PRIMARY, "majority_
 
 
 @register(
-    "majority-off-by-one", "C1", "half of the members are a majority", "core.group.configuration:Configuration", "majority"
+    "majority-off-by-one",
+    "C1",
+    "half of the members are a majority",
+    "core.group.configuration:Configuration",
+    "majority",
 )
 def _majority_off_by_one(original: Function) -> Function:
     return lambda self: max(1, int(original(self)) - 1)
@@ -52,7 +56,11 @@ register("watermark-vouches-for-all", "C3", "a watermark vouches for any value h
 
 
 @register(
-    "answered-before-applied", "C4", "the contact answers when it hears of the commit", "lab.simulated_process:SimulatedProcess", "_actions"
+    "answered-before-applied",
+    "C4",
+    "the contact answers when it hears of the commit",
+    "lab.simulated_process:SimulatedProcess",
+    "_actions",
 )
 def _answered_before_applied(original: Function) -> Function:
     def actions(self: Any, effects: Any) -> Iterator[None]:
@@ -85,10 +93,18 @@ def _early_answer_beyond_window(original: Function) -> Function:
     return offer
 
 
-register("sent-is-definite", "T5", "a write that may have been sent fails definitely", "core.group.replica:Replica", "abandon")(
-    lambda original: lambda self, request_id: original(self, request_id) and False
-)
-register("durable-limit-ignored", "slip", "records on their way to the disk count as durable", "core.group.state:GroupState", "durable_limit")(
-    instead(lambda _self, slot: slot)
-)
+register(
+    "sent-is-definite",
+    "T5",
+    "a write that may have been sent fails definitely",
+    "core.group.replica:Replica",
+    "abandon",
+)(lambda original: lambda self, request_id: original(self, request_id) and False)
+register(
+    "durable-limit-ignored",
+    "slip",
+    "records on their way to the disk count as durable",
+    "core.group.state:GroupState",
+    "durable_limit",
+)(instead(lambda _self, slot: slot))
 _ = always

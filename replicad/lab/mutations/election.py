@@ -47,7 +47,9 @@ def _promise_forgotten(original: Function) -> Function:
 # --- E2 ---------------------------------------------------------------------------------------------------------------
 
 
-@register("promise-omits-unflushed", "E2", "a promise leaves out what is still being flushed", ACCEPTOR, "_send_promise")
+@register(
+    "promise-omits-unflushed", "E2", "a promise leaves out what is still being flushed", ACCEPTOR, "_send_promise"
+)
 def _promise_omits_unflushed(original: Function) -> Function:
     def send_promise(self: Any, sender: str, message: Any) -> None:
         log = self.state.log
@@ -119,9 +121,9 @@ def _office_takes_in_at_once(original: Function) -> Function:
 register(
     "deaf-coordinator-stays", "E4", "a coordinator that hears nobody stays", "core.group.authority:Authority", "lost"
 )(always(value=False))
-register("stalled-coordinator-stays", "E4", "a coordinator whose disk hangs or is full stays", TENURE, "must_step_down")(
-    instead(lambda _self, office: "no majority" if office.authority.lost() else "")
-)
+register(
+    "stalled-coordinator-stays", "E4", "a coordinator whose disk hangs or is full stays", TENURE, "must_step_down"
+)(instead(lambda _self, office: "no majority" if office.authority.lost() else ""))
 
 # --- E5 ---------------------------------------------------------------------------------------------------------------
 
@@ -158,7 +160,9 @@ def _promise_keeps_role(_original: Function) -> Function:
     return raise_promise
 
 
-@register("promise-keeps-lease", "A1", "a holder that promises another epoch keeps its lease", ACCEPTOR, "raise_promise")
+@register(
+    "promise-keeps-lease", "A1", "a holder that promises another epoch keeps its lease", ACCEPTOR, "raise_promise"
+)
 def _promise_keeps_lease(_original: Function) -> Function:
     def raise_promise(self: Any, epoch: int) -> None:
         self.state.promise(epoch)
@@ -196,9 +200,7 @@ register("loyalty-lost-at-restart", "L1", "a restarted voter promises at once", 
     )
 )
 register("new-voter-not-loyal", "L1", "a disk that has just become a voter promises at once", ACCEPTOR, "sticky_until")(
-    instead(
-        lambda self: max(self.state.started_at + self.state.limits.lease_us, self.loyal_until, self.office_ends())
-    )
+    instead(lambda self: max(self.state.started_at + self.state.limits.lease_us, self.loyal_until, self.office_ends()))
 )
 register("own-office-forgotten", "L1", "a coordinator promises others under its own grants", ACCEPTOR, "sticky_until")(
     instead(

@@ -50,9 +50,37 @@ register("rates-ignored", "L3", "clocks are taken to run at one rate", "core.mod
 )
 
 
-@register("old-clock-sample", "L4", "a read is judged by the time of the step before", "core.group.replica:Replica", "read_slot")
+PROCESS = "lab.simulated_process:SimulatedProcess"
+
+
+@register("old-clock-sample", "L4", "the time is read once for all that waits, before a stop", PROCESS, "resume")
 def _old_clock_sample(original: Function) -> Function:
-    return lambda self, _now: original(self, self.state.now)
+    def resume(self: Any) -> None:
+        self.turn_time = getattr(self, "stop_time", None)
+        try:
+            original(self)
+        finally:
+            self.turn_time = None
+
+    return resume
+
+
+@also("old-clock-sample", PROCESS, "pause")
+def _sample_before_the_stop(original: Function) -> Function:
+    def pause(self: Any) -> None:
+        self.stop_time = self.clock()
+        original(self)
+
+    return pause
+
+
+@also("old-clock-sample", PROCESS, "clock")
+def _time_of_the_turn(original: Function) -> Function:
+    def clock(self: Any) -> int:
+        frozen = getattr(self, "turn_time", None)
+        return int(original(self) if frozen is None else frozen)
+
+    return clock
 
 
 # --- V1, V2 -----------------------------------------------------------------------------------------------------------
@@ -121,11 +149,17 @@ def _read_waits_for_dead_epoch(original: Function) -> Function:
     return read_slot
 
 
-@register("confirmed-by-old-round", "R2", "a read is confirmed by a round begun before it", "core.group.contact:ProbeDesk", "add")
+@register(
+    "confirmed-by-old-round",
+    "R2",
+    "a read is confirmed by a round begun before it",
+    "core.group.contact:ProbeDesk",
+    "add",
+)
 def _confirmed_by_old_round(original: Function) -> Function:
     def add(self: Any, contact: str, boot: int, probe: int, *, confirmed: bool, office: Any) -> None:
         original(self, contact, boot, probe, confirmed=confirmed, office=office)
         if confirmed and self.waiting and self.waiting[-1][2] == probe:
-            self.waiting[-1] = (contact, boot, probe, max(1, office.authority.sequence))
+            self.waiting[-1] = (contact, boot, probe, max(1, office.authority.confirmed_round()))
 
     return add

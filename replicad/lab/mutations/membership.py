@@ -17,15 +17,23 @@ TENURE = "core.group.tenure:Tenure"
 
 # --- M1, M2, M3 -------------------------------------------------------------------------------------------------------
 
-register("slots-above-configuration", "M1", "slots are assigned above an open configuration", "core.group.primary:Primary", "above_configuration")(
-    always(value=True)
-)
+register(
+    "slots-above-configuration",
+    "M1",
+    "slots are assigned above an open configuration",
+    "core.group.primary:Primary",
+    "above_configuration",
+)(always(value=True))
 register("configuration-above-open", "M1", "a configuration is proposed above open slots", MEMBERSHIP, "may_propose")(
     always(value=True)
 )
-register("old-promises-count", "M2", "promises of disks that left count for a candidate", "core.group.election:Election", "promisers")(
-    instead(lambda self: {name: report.disk for name, report in self.reports.items() if report.complete})
-)
+register(
+    "old-promises-count",
+    "M2",
+    "promises of disks that left count for a candidate",
+    "core.group.election:Election",
+    "promisers",
+)(instead(lambda self: {name: report.disk for name, report in self.reports.items() if report.complete}))
 
 
 @also("old-promises-count", TENURE, "has_promises")
@@ -45,7 +53,13 @@ def _replaced_in_the_view(_original: Function) -> Function:
 # --- M4, M5 -----------------------------------------------------------------------------------------------------------
 
 
-@register("empty-disk-votes", "M4", "a new disk votes in its predecessor's name at once", "core.group.configuration:Configuration", "holds")
+@register(
+    "empty-disk-votes",
+    "M4",
+    "a new disk votes in its predecessor's name at once",
+    "core.group.configuration:Configuration",
+    "holds",
+)
 def _empty_disk_votes(_original: Function) -> Function:
     return lambda self, node, _disk: self.member(node) is not None
 
@@ -60,7 +74,13 @@ register("newcomer-votes-at-once", "M4", "a newcomer votes before it applied its
 )
 
 
-@register("old-word-for-new-disk", "M4", "what the old disk said counts for the new", "core.group.authority:Authority", "refresh_members")
+@register(
+    "old-word-for-new-disk",
+    "M4",
+    "what the old disk said counts for the new",
+    "core.group.authority:Authority",
+    "refresh_members",
+)
 def _old_word_for_new_disk(original: Function) -> Function:
     def refresh_members(self: Any) -> None:
         for member in self.state.configuration.members if self.state.configuration else ():
@@ -76,7 +96,13 @@ register("old-disk-counts", "M4", "messages of a disk that was replaced still co
 )
 
 
-@register("rolled-back-disk-stays", "M4", "a disk older than what it acknowledged stays a voter", "core.group.acceptor:Acceptor", "on_heartbeat")
+@register(
+    "rolled-back-disk-stays",
+    "M4",
+    "a disk older than what it acknowledged stays a voter",
+    "core.group.acceptor:Acceptor",
+    "on_heartbeat",
+)
 def _rolled_back_disk_stays(original: Function) -> Function:
     def on_heartbeat(self: Any, sender: str, message: Any) -> bool:
         counted = bool(original(self, sender, message))

@@ -102,3 +102,25 @@ def mutated(name: str) -> Iterator[Mutation]:
             stack.callback(setattr, owner, patch.method, original)
             setattr(owner, patch.method, patch.make(original))
         yield mutation
+
+
+def scripted(*names: str) -> Callable[[Script], Script]:
+    """Let these mutations be shown by the decorated script, not by seeds."""
+
+    def add(script: Script) -> Script:
+        for name in names:
+            MUTATIONS[name].script = script
+        return script
+
+    return add
+
+
+def narrowed(*names: str) -> Callable[[Narrow], Narrow]:
+    """Let these mutations be looked for in seeds that the decorated function makes narrower."""
+
+    def add(narrow: Narrow) -> Narrow:
+        for name in names:
+            MUTATIONS[name].narrow = narrow
+        return narrow
+
+    return add

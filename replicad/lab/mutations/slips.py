@@ -12,12 +12,20 @@ if TYPE_CHECKING:
 Function = Callable[..., Any] if TYPE_CHECKING else Any
 
 
-@register("apply-out-of-order", "slip", "the executor swaps two slots that wait", "core.group.executor:Executor", "feed")
+@register(
+    "apply-out-of-order", "slip", "the executor swaps two slots that wait", "core.group.executor:Executor", "feed"
+)
 def _apply_out_of_order(original: Function) -> Function:
     return lambda self, slots: original(self, slots[::-1])
 
 
-@register("acknowledge-before-flush", "slip", "records count as durable when they are handed over", "lab.virtual_log:VirtualLog", "append")
+@register(
+    "acknowledge-before-flush",
+    "slip",
+    "records count as durable when they are handed over",
+    "lab.virtual_log:VirtualLog",
+    "append",
+)
 def _acknowledge_before_flush(original: Function) -> Function:
     def append(self: Any, records: Any, done: Callable[[], None]) -> None:
         original(self, records, lambda: None)
@@ -26,7 +34,13 @@ def _acknowledge_before_flush(original: Function) -> Function:
     return append
 
 
-@register("send-before-durable", "slip", "messages do not wait for the records before them", "lab.simulated_process:SimulatedProcess", "_actions")
+@register(
+    "send-before-durable",
+    "slip",
+    "messages do not wait for the records before them",
+    "lab.simulated_process:SimulatedProcess",
+    "_actions",
+)
 def _send_before_durable(original: Function) -> Function:
     def actions(self: Any, effects: Any) -> Any:
         effects.send = effects.send + effects.send_durable

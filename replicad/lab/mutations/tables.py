@@ -50,7 +50,13 @@ def _highest_number_only(original: Function) -> Function:
     return init
 
 
-@register("request-ids-not-in-checkpoint", "D1", "a checkpoint leaves out the table of request ids", "lab.virtual_files:VirtualFiles", "install")
+@register(
+    "request-ids-not-in-checkpoint",
+    "D1",
+    "a checkpoint leaves out the table of request ids",
+    "lab.virtual_files:VirtualFiles",
+    "install",
+)
 def _request_ids_not_in_checkpoint(original: Function) -> Function:
     def install(self: Any, slot: int, data: bytes) -> Any:
         store = original(self, slot, data)
@@ -63,7 +69,13 @@ def _request_ids_not_in_checkpoint(original: Function) -> Function:
     return install
 
 
-@register("expired-is-applied", "D2", "an operation applies however late it comes", "core.kv.machine:Machine", "_apply_operations")
+@register(
+    "expired-is-applied",
+    "D2",
+    "an operation applies however late it comes",
+    "core.kv.machine:Machine",
+    "_apply_operations",
+)
 def _expired_is_applied(original: Function) -> Function:
     def apply_operations(self: Any, slot: int, operations: tuple[bytes, ...]) -> Any:
         window, self._window = self._window, 1 << 62
@@ -81,9 +93,9 @@ register("ids-forgotten-early", "D2", "request ids are forgotten after half thei
 
 # --- K1, K2, K3 -------------------------------------------------------------------------------------------------------
 
-register("checkpoint-of-one", "K1", "a checkpoint is committed as soon as the coordinator wrote it", CHECKPOINTS, "agreed")(
-    always(value=True)
-)
+register(
+    "checkpoint-of-one", "K1", "a checkpoint is committed as soon as the coordinator wrote it", CHECKPOINTS, "agreed"
+)(always(value=True))
 
 
 @register("checkpoint-without-view", "K1", "a checkpoint is committed without the view", CHECKPOINTS, "agreed")
@@ -118,7 +130,13 @@ def _checkpoints_not_compared(original: Function) -> Function:
 # --- S1 ---------------------------------------------------------------------------------------------------------------
 
 
-@register("damage-taken-as-torn", "S1", "a damaged record is taken for one that was cut short", "core.journal.recovery", "scan")
+@register(
+    "damage-taken-as-torn",
+    "S1",
+    "a damaged record is taken for one that was cut short",
+    "core.journal.recovery",
+    "scan",
+)
 def _damage_taken_as_torn(original: Function) -> Function:
     def scan(data: bytes, segment: int, *, rebooted: bool) -> Any:
         result = original(data, segment, rebooted=rebooted)

@@ -221,7 +221,7 @@ class Rig:
         return self.step(leader, heartbeat(epoch or epoch_of(leader), committed=committed, **fields))
 
     def elect(self, promises=()):
-        """Become coordinator by the votes of all peers, who promise what ``promises`` says (sender -> Promise fields)."""
+        """Become coordinator by the votes of all peers; ``promises``: peer -> fields of its promise."""
         promises = dict(promises)
         self.until(m.PreVote)
         prepare = self.vote()

@@ -102,7 +102,7 @@ def test_a_member_that_was_not_yet_admitted_keeps_silent():
 
 @given(st.lists(st.tuples(st.sampled_from([N2, N3]), st.integers(1, 6), st.integers(1, 3)), max_size=12))
 def test_acceptances_are_always_a_prefix_at_the_newest_epoch(accepts):
-    """Whatever Accepts arrive in whatever order, `matched` counts a gapless run, accepted at the epoch of the answer."""
+    """Whatever Accepts arrive in whatever order, `matched` counts a gapless run, accepted at the answer's epoch."""
     rig = Rig()
     for epoch, first, count in accepts:
         values = [batch(epoch + slot) for slot in range(first, first + count)]
@@ -142,9 +142,7 @@ def test_a_promise_reports_what_is_still_being_flushed():
     rig.step("n3", prepare(N3))
     promises = [message for _, message in rig.flush() if isinstance(message, m.Promise)]
     assert promises == [
-        m.Promise(
-            N3, 5, 0, 0, 2, 1, 2, ((1, N2, 0, value_digest(batch(1))), (2, N2, 0, value_digest(batch(2))))
-        )
+        m.Promise(N3, 5, 0, 0, 2, 1, 2, ((1, N2, 0, value_digest(batch(1))), (2, N2, 0, value_digest(batch(2)))))
     ]
 
 

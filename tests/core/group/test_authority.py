@@ -32,7 +32,7 @@ def test_authority_follows_the_majoritys_latest_acknowledged_heartbeats(half, ac
     state, authority = office(2 * half + 1)
     peers = names(2 * half + 1)[1:]
     rounds = {}
-    for number in range(1, 21):
+    for _ in range(1, 21):
         state.now += HEARTBEAT
         rounds[authority.begin_round()] = state.now
     newest = dict.fromkeys(peers, -1)
@@ -67,7 +67,7 @@ def test_authority_ends_before_any_voters_loyalty(coordinator_rate, voter_rate, 
 
 @given(RATES, RATES, MOMENTS, MOMENTS, MOMENTS)
 def test_a_lease_ends_before_its_grant_and_within_the_authority(holder_rate, coordinator_rate, asked, travel, waited):
-    """In real time a holder stops reading before the coordinator takes its grant for ended, and before its authority."""
+    """In real time a holder stops reading before the coordinator takes its grant for ended, within its authority."""
     rig = Rig("n2")
     rig.now = BEGIN + int(asked * holder_rate)
     request = rig.now

@@ -18,7 +18,9 @@ from tests.core.group.rigs import batch
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["put", "put", "put", "advance", "truncate", "reset"]), st.integers(1, 12), st.binary(max_size=3)
+        st.sampled_from(["put", "put", "put", "advance", "truncate", "reset"]),
+        st.integers(1, 12),
+        st.binary(max_size=3),
     ),
     max_size=40,
 )

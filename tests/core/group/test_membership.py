@@ -21,8 +21,17 @@ from tests.core.group.rigs import (
 NEW = "a new disk"
 
 
-def introduce(node, state="empty", disk=None, committed=0, configuration=b""):
-    return m.Introduce(3, disk or disk_of(node), state, committed, committed, configuration)
+def introduce(node, state="empty", disk=None, committed=0, echo=7):
+    """What a node says of itself to the process of the rig, whose boot id is 7."""
+    return m.Introduce(
+        boot=3,
+        echo=echo,
+        disk=disk or disk_of(node),
+        state=state,
+        committed=committed,
+        applied=committed,
+        configuration=b"",
+    )
 
 
 def formed(rig):
@@ -75,6 +84,19 @@ def test_an_old_introduction_does_not_count():
     rig.step("n3", introduce("n3"))
     rig.wait(5 * HEARTBEAT)
     assert formed(rig) == []
+
+
+def test_words_to_an_earlier_process_do_not_count():
+    """An introduction that was meant for an earlier process of this node may be as old as the group itself."""
+    rig = Rig(formed=False)
+    for _ in range(5):
+        rig.step("n2", introduce("n2"))
+        rig.step("n3", introduce("n3", echo=99))
+        rig.wait(HEARTBEAT)
+    assert formed(rig) == []
+    rig.step("n3", introduce("n3"))
+    rig.wait(TICK)
+    assert len(formed(rig)) == 1
 
 
 def test_only_the_first_initial_member_forms():
@@ -217,7 +239,7 @@ def test_nothing_is_assigned_above_an_open_configuration():
     """The entry's slot is the last one until it is committed (M1)."""
     rig = coordinator("n2")
     rig.step("n3", introduce("n3", disk=NEW), disk=NEW)
-    rig.serve(HEARTBEAT, "n2")
+    rig.serve(HEARTBEAT, "n2", matched=0)
     assert [slot for slot, _ in proposals(rig)] == [1]
     rig.submit(operation(1))
     assert [slot for slot, *_ in rig.slots()] == [1]
@@ -304,3 +326,22 @@ def test_survivors_fetch_committed_slots_without_a_coordinator():
     rig.step("n3", introduce("n3", "formed", disk=NEW, committed=4), disk=NEW)
     rig.wait(3 * HEARTBEAT)
     assert ("n3", m.FetchSlots(1)) in rig.sent
+
+
+def test_a_voter_with_an_older_configuration_takes_a_welcome():
+    """A member that does not know the coordinator's new disk ignores its heartbeats; it must fetch what it missed."""
+    rig = Rig("n2")
+    rig.step("n1", m.Welcome(epoch_of("n1", 4), 5), disk=NEW)
+    rig.wait(3 * HEARTBEAT)
+    assert ("n1", m.FetchSlots(1)) in rig.sent
+
+
+def test_a_commit_is_announced_at_once_also_to_who_has_all_slots():
+    """That one member needs an Accept again does not keep the news from the others until the next heartbeat."""
+    rig = coordinator("n2")
+    rig.step("n3", introduce("n3", disk=NEW), disk=NEW)
+    rig.serve(HEARTBEAT, "n2", matched=0)
+    assert [slot for slot, _ in proposals(rig)] == [1]
+    sent = rig.step("n2", m.Accepted(rig.replica.epoch, 1, False))
+    assert rig.replica.committed == 1
+    assert 1 in [message.committed for to, message in sent if to == "n2"]

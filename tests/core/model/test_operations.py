@@ -70,7 +70,7 @@ def test_other_bytes_are_no_operation_and_no_batch(data):
 @pytest.mark.parametrize("fields", [({}, None), ([], None), (4, None), (1,), (1, [], 0), {1: 2}, 7, "no-op"])
 def test_what_is_nearly_a_batch_is_none(fields):
     """An unknown kind, a wrong length or something that is no list is refused as a ValueError."""
-    with pytest.raises(ValueError, match="not a batch|not allowed"):
+    with pytest.raises(ValueError, match=r"not a batch|not allowed"):
         decode_batch(msgpack.packb(fields))
 
 
@@ -81,7 +81,10 @@ def test_what_is_nearly_an_operation_is_none(fields):
         decode_operation(msgpack.packb(fields))
 
 
-@given(st.tuples(st.integers(0, 2**63), st.integers(0, 2**48 - 1)), st.tuples(st.integers(0, 2**63), st.integers(0, 2**48 - 1)))
+@given(
+    st.tuples(st.integers(0, 2**63), st.integers(0, 2**48 - 1)),
+    st.tuples(st.integers(0, 2**63), st.integers(0, 2**48 - 1)),
+)
 def test_request_ids_are_unique(one, other):
     """Two requests of one process, or of two, never share an id."""
     assert (make_request_id(*one) == make_request_id(*other)) == (one == other)
