@@ -30,7 +30,7 @@ screen = Console(stderr=True, highlight=False)
 def parser(description: str, example: str) -> argparse.ArgumentParser:
     """Return a parser with the options that all drills have."""
     found = argparse.ArgumentParser(
-        prog=example.split(" --")[0],
+        prog=example.partition(" --")[0],
         description=description,
         epilog=f"Example (at the top of the repository):  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -73,7 +73,10 @@ async def _run(settings: Settings, pid_file: Path) -> str:
         loop.add_signal_handler(number, runtime.stop)
     try:
         await runtime.start()
+        if runtime.outcome == RESTART:
+            return RESTART
         await http.start()
+        await runtime.join()
         _note_process(pid_file)
         structlog.get_logger("replicad").info("listening", http=str(settings.http_listen))
         gc.collect()

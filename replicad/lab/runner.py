@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from replicad.lab.mutations import MUTATIONS, Mutation, mutated
-from replicad.lab.trial import Kind, TrialResult, run_trial
+from replicad.lab.mutations.registry import Script
+from replicad.lab.trial import Kind, TrialResult, run_trial, verdict
 
 EXIT_CODES = {Kind.OK: 0, Kind.CORRECTNESS: 2, Kind.LIVENESS: 3, Kind.CRASH: 4}
 """Exit status by the worst outcome of all seeds, correctness before liveness before crash."""
@@ -83,18 +84,39 @@ def _results(seeds: range, nodes: int, jobs: int, trace: Callable[[str], None] |
 
 @dataclass(frozen=True, slots=True)
 class MutationResult:
-    """How a mutation was noticed: at which seed, and as what (``kind`` OK: it was not)."""
+    """How a mutation was noticed: at which seed (0: by its script), and as what (``kind`` OK: it was not)."""
 
     name: str
     seed: int
     seeds_tried: int
     kind: Kind
     reason: str
+    covered_by: str = ""
+    """Why it need not be noticed ("": it must be)."""
+
+    @property
+    def missed(self) -> bool:
+        """Whether nobody noticed what had to be noticed."""
+        return self.kind is Kind.OK and not self.covered_by
+
+
+def run_script(script: Script) -> tuple[Kind, str]:
+    """Return how a script ended, and why."""
+    try:
+        script()
+    except Exception as error:  # noqa: BLE001 - whatever a process dies of is the script's result
+        return verdict(error)
+    return Kind.OK, ""
 
 
 def try_mutation(name: str, first: int, count: int, nodes: int) -> MutationResult:
-    """Run seeds with one rule switched off until the simulator notices."""
-    with mutated(name):
+    """Switch one rule off: run its script, or seeds until the simulator notices."""
+    with mutated(name) as mutation:
+        if mutation.script is not None:
+            kind, reason = run_script(mutation.script)
+            return MutationResult(name, 0, 0, kind, reason)
+        if mutation.covered_by:
+            return MutationResult(name, 0, 0, Kind.OK, "", mutation.covered_by)
         for seed in range(first, first + count):
             result = run_trial(seed, nodes)
             if result.kind is not Kind.OK:

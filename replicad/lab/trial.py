@@ -53,6 +53,17 @@ class TrialResult:
         return f"replicad simulate --seeds 1 --seed {self.seed} --nodes {self.nodes}"
 
 
+def verdict(error: Exception) -> tuple[Kind, str]:
+    """Return what it means that a simulated cluster raised this, and why."""
+    if isinstance(error, Violation):
+        return Kind.CORRECTNESS, str(error)
+    if isinstance(error, Stuck):
+        return Kind.LIVENESS, str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{place.filename.rpartition('/')[2]}:{place.lineno}"
+    return Kind.CRASH, f"{type(error).__name__}: {error} ({where})"
+
+
 def run_trial(seed: int, nodes: int, *, sink: Callable[[str], None] | None = None) -> TrialResult:
     """Run one seed; ``sink`` gets the transcript line by line."""
     return Trial(seed, draw(seed, nodes), Transcript(keep=TAIL_LINES, sink=sink)).run()
@@ -76,14 +87,8 @@ class Trial:
         try:
             self._fault_phase()
             self._healed_phase()
-        except Violation as error:
-            result.kind, result.reason = Kind.CORRECTNESS, str(error)
-        except Stuck as error:
-            result.kind, result.reason = Kind.LIVENESS, str(error)
         except Exception as error:  # noqa: BLE001 - whatever a process dies of is the trial's result
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{place.filename.rpartition('/')[2]}:{place.lineno}"
-            result.kind, result.reason = Kind.CRASH, f"{type(error).__name__}: {error} ({where})"
+            result.kind, result.reason = verdict(error)
         result.digest = simulator.transcript.digest()
         if result.kind is not Kind.OK:
             result.tail = simulator.transcript.lines()
@@ -117,6 +122,8 @@ class Trial:
         self._wait("converge", lambda: self._not_converged(idle=False))
         self.clients.stop()
         self._wait("finish the clients' requests", lambda: "" if self.clients.idle else "requests are open")
+        # A slow executor may still have a queue from the traffic just ended: requests wait for it only so long.
+        self._wait("apply what is committed", lambda: self._not_converged(idle=True))
         for name in simulator.names:
             self._write_at(name)
         self._notice_divergence()

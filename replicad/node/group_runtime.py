@@ -39,6 +39,7 @@ OPERATIONS_PER_RUN = 512
 """Operations applied in one turn of the loop: about 5 ms."""
 
 FULL_RETRY_SECONDS = 1.0
+NO_COORDINATOR_LEASES = 5
 
 
 class Listing:
@@ -87,6 +88,7 @@ class GroupRuntime:
         self._executor_due = False
         self._full_until = 0.0
         self._fresh_at = 0
+        self._coordinator_at = now_us()
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- inputs -----------------------------------------------------------------------------------------------------
@@ -104,7 +106,7 @@ class GroupRuntime:
         now = now_us()
         self.perform(self.replica.tick(now))
         if self.replica.coordinator:
-            self.writes.coordinator_at = now
+            self._coordinator_at = now
         if self.replica.applied >= self.replica.acceptor.watermark[1]:
             self._fresh_at = self.replica.acceptor.heartbeat_at
         self.deadlines.run(now)
@@ -254,6 +256,12 @@ class GroupRuntime:
         if not self._fresh_at:
             return 2**31 - 1
         return max(0, (now_us() - self._fresh_at) // 1000)
+
+    def forsaken(self) -> bool:
+        """Return whether no coordinator has been known for so long that requests are refused instead of waiting."""
+        if self.replica.state.coordinator:
+            return False
+        return now_us() - self._coordinator_at > NO_COORDINATOR_LEASES * self.node.limits.lease_us
 
     def has_coordinator(self) -> bool:
         """Return whether a coordinator is in touch."""

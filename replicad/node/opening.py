@@ -77,10 +77,11 @@ def open_group(
     rebuild = False
     if store.trusted(data.identity.disk, machine_boot_id()):
         try:
-            machine = Machine(store, window)
+            machine = _machine(store, window)
+            _check_log_reaches(machine.applied_slot, durable, files)
             if machine.applied_slot >= checkpoint:
                 return OpenedGroup(durable, store, machine, files, rebuild)
-        except DamageError as error:
+        except StoreDamageError as error:
             log.warning("store_damaged", group=name, reason=str(error))
     _clear(store)
     if durable.checkpoint is not None:
@@ -92,6 +93,27 @@ def open_group(
             _clear(store)
             rebuild = True
     return OpenedGroup(durable, store, Machine(store, window), files, rebuild)
+
+
+class StoreDamageError(Exception):
+    """The store contradicts itself; it can be rebuilt."""
+
+
+def _machine(store: LmdbStore, window: int) -> Machine:
+    try:
+        return Machine(store, window)
+    except DamageError as error:
+        raise StoreDamageError(str(error)) from error
+
+
+def _check_log_reaches(applied: int, durable: DurableState, files: CheckpointFiles) -> None:
+    """Raise DamageError if the store has applied what the log does not hold: then the log is older than it was.
+
+    Slots are applied only when they are durable in the log, or come with a checkpoint whose file was kept first.
+    """
+    covered = durable.checkpoint.slot if durable.checkpoint else 0
+    if applied > covered and applied not in durable.entries and not files.path(applied).exists():
+        raise DamageError(f"the store has applied slot {applied}, and the message log ends before: it is an older one")
 
 
 def _clear(store: LmdbStore) -> None:

@@ -35,6 +35,8 @@ class Reads:
         """Wait until a read is linearizable here; raises RequestError."""
         self.check_readable()
         slot = None if consistent else self.group.replica.read_slot(now_us())
+        if slot is None and self.group.forsaken():
+            raise RequestError("no_coordinator", "no coordinator is in touch; ?stale reads what is here")
         if slot is None:
             slot = await self._probe(consistent=consistent)
         if self.group.executor.machine.applied_slot < slot:

@@ -16,7 +16,7 @@ from replicad import __version__
 from replicad.core.group.executor import Executor
 from replicad.core.group.replica import Replica
 from replicad.core.journal.records import EntryRecord
-from replicad.core.model.errors import InvariantError, RequestError
+from replicad.core.model.errors import DamageError, InvariantError, RequestError
 from replicad.node.checkpoint import Checkpointer
 from replicad.node.clock import now_us
 from replicad.node.group_runtime import GroupRuntime
@@ -92,16 +92,22 @@ class NodeRuntime:
         self.metrics.on_scrape(self._scrape)
 
     async def start(self) -> None:
-        """Begin to take part; raises ListenError."""
+        """Open the groups. What their data contradicts is set aside, and the node starts over (rule M4)."""
         self._loop.set_exception_handler(self._on_exception)
         await self.checkpointer.start()
         self.message_log.start(
             self._loop, Callbacks(self._on_durable, self._on_log_failure, self._on_full, self._on_flush)
         )
         boot = secrets.randbits(63)
-        for name, members in self.settings.groups.items():
-            if self.name in members:
-                self._open_group(name, members, boot)
+        try:
+            for name, members in self.settings.groups.items():
+                if self.name in members:
+                    self._open_group(name, members, boot)
+        except DamageError as error:
+            self.stop_for_good(halt="", forget=str(error))
+
+    async def join(self) -> None:
+        """Meet the peers and take part; raises ListenError."""
         await self.transport.start()
         for group in self.groups.values():
             group.start()

@@ -20,9 +20,6 @@ from replicad.node.clock import now_us
 if TYPE_CHECKING:
     from replicad.node.group_runtime import GroupRuntime
 
-NO_COORDINATOR_LEASES = 5
-"""Without a coordinator for so many lease lengths, writes are refused at once instead of waiting for one."""
-
 SAMPLE_LOST_US = 60_000_000
 """An operation that is timed and never applied is given up after this."""
 
@@ -37,8 +34,6 @@ class Writes:
 
     def __init__(self, group: GroupRuntime) -> None:
         self.group = group
-        self.coordinator_at = now_us()
-        """When a coordinator was last known."""
         self._boot = group.replica.state.boot
         self._number = 0
         self._own: dict[bytes, asyncio.Future[Result]] = {}
@@ -82,10 +77,8 @@ class Writes:
             raise RequestError("disk_full")
         if len(self._own) + len(self._shared) >= self._limit:
             raise RequestError("overloaded", "too many writes are waiting at this node; nothing was done")
-        if not group.replica.state.coordinator:
-            silent = now_us() - self.coordinator_at
-            if silent > NO_COORDINATOR_LEASES * group.node.limits.lease_us:
-                raise RequestError("no_coordinator")
+        if group.forsaken():
+            raise RequestError("no_coordinator")
 
     def _submit_batch(self) -> None:
         batch, self._batch = self._batch, []

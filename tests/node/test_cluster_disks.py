@@ -64,25 +64,38 @@ async def test_a_damaged_log_is_set_aside_and_its_node_readmitted(tmp_path):
         assert "data_set_aside" in cluster["n3"].printed()
 
 
-async def test_two_of_three_wiped_invent_no_past(tmp_path):
-    """The group refuses to serve, says what to do, and works again when one of the old directories is put back."""
+@pytest.mark.parametrize("readmitted", [False, True], ids=["as formed", "after a re-admission"])
+async def test_two_of_three_wiped_invent_no_past(tmp_path, readmitted):
+    """The group refuses to serve, says what to do, and works again when one of the old directories is put back.
+
+    After a re-admission the wiped nodes find a configuration in n3's log, which names other disks than theirs.
+    """
     async with running(tmp_path, settings={"node": {"request_timeout_ms": 1000}}) as cluster:
         async with Load(list(cluster.nodes.values())) as load:
-            await load.more(200)
+            await load.more(100)
+        if readmitted:
+            cluster.kill("n3")
+            cluster["n3"].wipe()
+            cluster.start("n3")
         await cluster.converged()
         cluster.kill()
         for name in ("n1", "n2"):
             shutil.move(cluster[name].data, tmp_path / f"{name}.kept")
         cluster.start()
 
-        async def said(name, *words):
+        async def said(name, words):
             missing = await cluster[name].missing()
-            assert missing, f"{name} says that it is ready"
-            return all(word in missing for word in words)
+            return words in missing
 
+        async def said_by_n3():
+            return await said("n3", "n1 and n2 lost their disks: a majority of the group's disks is gone") and (
+                await said("n3", "Put the lost data directories back")
+            )
+
+        await until("n3 says what to do", said_by_n3)
         for name in ("n1", "n2"):
-            await until(f"{name} says what is missing", lambda name=name: said(name, "group default exists"))
-        await until("n3 says what to do", lambda: said("n3", "n1 and n2 lost their disks", "Put the lost data direct"))
+            words = "this disk waits to be re-admitted" if readmitted else "this node's disk is not in it yet"
+            await until(f"{name} says what is missing", lambda name=name, words=words: said(name, words))
         key = next(iter(load.acknowledged))
         for node in cluster.nodes.values():
             answer = await node.client.put("invented", b"x")
@@ -122,25 +135,35 @@ async def test_a_damaged_node_alone_is_not_replaced_by_an_empty_one(tmp_path):
         assert (await until("the node answers", answered)).status == 503
 
 
-async def test_an_older_log_endangers_nobody(tmp_path):
-    """n3 comes back with a log from before what it has acknowledged since, and n1 dies: nothing is lost."""
+@pytest.mark.parametrize("part", ["wal", ""], ids=["log alone", "whole directory"])
+async def test_an_older_copy_endangers_nobody(tmp_path, part):
+    """n3 comes back with a copy from before what it has acknowledged since, and n1 dies: nothing is lost.
+
+    A coordinator still in office knows what n3 had acknowledged: an older directory comes back as a new disk.
+    """
     async with running(tmp_path) as cluster:
         nodes = list(cluster.nodes.values())
+        place = cluster["n3"].data / part
         async with Load(nodes, prefix="before") as before:
             await before.more(100)
         await cluster.converged()
         cluster.kill("n3")
-        shutil.copytree(cluster["n3"].data / "wal", tmp_path / "older")
+        shutil.copytree(place, tmp_path / "older")
+        old = disk_id(cluster["n3"])
         cluster.start("n3")
         await cluster.ready("n3")
         async with Load(nodes, prefix="after") as after:
             await after.more(200)
         await cluster.converged()
+        epoch = (await cluster["n2"].group())["epoch"]
         cluster.kill("n3")
-        shutil.rmtree(cluster["n3"].data / "wal")
-        shutil.move(tmp_path / "older", cluster["n3"].data / "wal")
+        shutil.rmtree(place)
+        shutil.move(tmp_path / "older", place)
         cluster.start("n3")
-        await cluster.ready("n3")
+        await cluster.converged()
+        if not part and (await cluster["n2"].group())["epoch"] == epoch:
+            assert "disk_forgotten" in cluster["n3"].printed()
+            assert disk_id(cluster["n3"]) != old
         cluster.kill("n1")
         await cluster.primary(other_than="n1")
         for name in ("n2", "n3"):

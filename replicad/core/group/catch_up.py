@@ -60,9 +60,10 @@ class CatchUp:
             self.behind_at = -1
             self.transfer_slot = 0
             return
-        if self.behind_at != self.missing():
+        first = 0 if state.rebuilding else self.missing()
+        if self.behind_at != first:
             # Under load a follower is always a little behind; only the same slot missing for a while is a gap.
-            self.behind_at = self.missing()
+            self.behind_at = first
             self.behind_since = state.now
         wait = state.limits.heartbeat_us
         if state.now - self.behind_since < wait or state.now - self.asked_at < 4 * wait:

@@ -97,7 +97,7 @@ class Checkpoints:
             or self.state.log.bytes >= self._bytes_limit()
         )
         ready = not self.marker and self.state.now >= self.not_before
-        return ready and (self.wanted or heavy) and office.may_assign()
+        return ready and (self.wanted or heavy) and office.may_mark()
 
     def on_report(self, sender: str, message: HeartbeatAck) -> None:
         """Note what a member has written."""

@@ -80,12 +80,19 @@ class Primary:
         return True
 
     def may_assign(self) -> bool:
-        """Return whether the next slot may be assigned: bounded, and nothing above an open configuration (M1)."""
+        """Return whether a slot may be assigned to operations: not if the log grows without a checkpoint."""
+        limits = self.state.limits
+        return self.state.log.bytes < 4 * limits.checkpoint_bytes + limits.retained_bytes and self.may_mark()
+
+    def may_mark(self) -> bool:
+        """Return whether the next slot may be assigned at all: bounded, nothing above an open configuration (M1).
+
+        Checkpoint markers need no more than this: they are what makes a log shorter that has grown too long.
+        """
         limits = self.state.limits
         return (
             len(self.open) < limits.open_slots_max
             and self.open_bytes < limits.open_bytes_max
-            and self.state.log.bytes < 4 * limits.checkpoint_bytes + limits.retained_bytes
             and not self.closing
             and self.above_configuration()
             and self.has_promises()

@@ -1,21 +1,24 @@
 """Rules switched off one at a time: the proof that the simulator can fail.
 
-Each file holds the mutations of some rules of section 9 of the design; ``registry`` says what a mutation is, ``scripts``
-holds the little dramas that show those which random faults meet too rarely, ``recorded`` where each was noticed.
+Each file holds the mutations of some rules of section 9 of the design. ``registry`` says what a mutation is; the
+``scripts_`` files hold little dramas for those that random faults meet too rarely; ``recorded`` says at which seed the
+others were noticed.
 """
 
-from replicad.lab.mutations import commit, election, leases, membership, slips, tables
+from replicad.lab.mutations import (
+    commit,
+    election,
+    leases,
+    membership,
+    scripts_leases,
+    scripts_log,
+    scripts_offices,
+    slips,
+    tables,
+)
 from replicad.lab.mutations.registry import MUTATIONS, Mutation, mutated, register
 
-__all__ = [
-    "MUTATIONS",
-    "Mutation",
-    "commit",
-    "election",
-    "leases",
-    "membership",
-    "mutated",
-    "register",
-    "slips",
-    "tables",
-]
+RULES = (election, commit, leases, membership, tables, slips)
+DRAMAS = (scripts_offices, scripts_leases, scripts_log)
+
+__all__ = ["DRAMAS", "MUTATIONS", "RULES", "Mutation", "mutated", "register"]

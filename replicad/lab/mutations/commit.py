@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from replicad.core.model.operations import APPLIED, OPERATIONS, Result, decode_batch, decode_operation
-from replicad.lab.mutations.registry import always, instead, register
+from replicad.lab.mutations.registry import instead, register
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -107,4 +107,3 @@ register(
     "core.group.state:GroupState",
     "durable_limit",
 )(instead(lambda _self, slot: slot))
-_ = always

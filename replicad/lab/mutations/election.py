@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from replicad.core.model.ids import make_epoch
-from replicad.lab.mutations.registry import also, always, instead, register
+from replicad.lab.mutations.registry import also, always, covered, instead, register
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -206,4 +206,16 @@ register("own-office-forgotten", "L1", "a coordinator promises others under its 
     instead(
         lambda self: max(max(self.state.started_at, self.voter_since) + self.state.limits.lease_us, self.loyal_until)
     )
+)
+
+# --- what other rules cover -------------------------------------------------------------------------------------------
+
+covered("office-grants-at-once", "V1: b is at least H, and nobody gets a grant before it applied b")
+covered(
+    "promise-keeps-lease",
+    "L1 and L3: a lease ends before the holder's own loyalty, and before another office can begin",
+)
+covered(
+    "new-voter-not-loyal",
+    "L1 at a start: the disk before it died before this process began, and it acknowledged nothing yet",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from replicad.lab.mutations.registry import also, always, instead, register
+from replicad.lab.mutations.registry import also, always, covered, instead, register
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,7 +13,6 @@ Function = Callable[..., Any] if TYPE_CHECKING else Any
 
 MEMBERSHIP = "core.group.membership:Membership"
 STATE = "core.group.state:GroupState"
-TENURE = "core.group.tenure:Tenure"
 
 # --- M1, M2, M3 -------------------------------------------------------------------------------------------------------
 
@@ -36,7 +35,7 @@ register(
 )(instead(lambda self: {name: report.disk for name, report in self.reports.items() if report.complete}))
 
 
-@also("old-promises-count", TENURE, "has_promises")
+@also("old-promises-count", "core.group.primary:Primary", "has_promises")
 def _promises_not_counted(_original: Function) -> Function:
     return lambda *_arguments: True
 
@@ -134,3 +133,24 @@ def _form_without_the_rest(_original: Function) -> Function:
         self._record(Configuration.initial({name: known.get(name, "?") for name in self.state.initial_members}))
 
     return form
+
+
+# --- what other rules cover -------------------------------------------------------------------------------------------
+
+covered(
+    "slots-above-configuration",
+    "C1: acceptances count without gaps, so who accepted a slot above the entry accepted the entry",
+)
+covered(
+    "configuration-above-open",
+    "C1: acceptances count without gaps, so who accepted the entry accepted all slots below it",
+)
+covered(
+    "replaced-in-the-view",
+    "one process per node: here a replaced disk is gone, and nobody reads under its lease any more",
+)
+covered("newcomer-votes-at-once", "a disk learns of its admission from that very slot, or from a checkpoint above it")
+covered(
+    "old-word-for-new-disk",
+    "M1 and L1: all that the old disk accepted is committed below the entry, and the new one starts loyal",
+)

@@ -11,17 +11,12 @@ import importlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from replicad.lab.swarm import Swarm
+from typing import Any
 
 Make = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Gets the original function and returns the one that breaks the rule."""
 Script = Callable[[], None]
 """Runs a small cluster; clean with all rules, raises Violation or Stuck without the one that it is about."""
-Narrow = Callable[["Swarm"], "Swarm"]
-"""Changes what a seed drew, so that it comes to the bad moment more often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +45,25 @@ class Mutation:
     patches: list[Patch] = field(default_factory=list)
     covered_by: str = ""
     """Why nothing goes wrong without it ("": something does)."""
-    script: Script | None = None
-    narrow: Narrow | None = None
+
+    @property
+    def script(self) -> Script | None:
+        """The script that shows it (None: seeds do)."""
+        return SCRIPTS.get(self.name)
 
 
 MUTATIONS: dict[str, Mutation] = {}
+SCRIPTS: dict[str, Script] = {}
+"""Mutation -> its script."""
 
 
-def register(
-    name: str, rule: str, description: str, where: str, method: str, *, covered_by: str = ""
-) -> Callable[[Make], Make]:
+def register(name: str, rule: str, description: str, where: str, method: str) -> Callable[[Make], Make]:
     """Register the decorated function as the ``make`` of a mutation; raises ValueError for a name that is taken."""
     if name in MUTATIONS:
         raise ValueError(f"there is a mutation {name!r} already")
 
     def add(make: Make) -> Make:
-        MUTATIONS[name] = Mutation(name, rule, description, [Patch(where, method, make)], covered_by)
+        MUTATIONS[name] = Mutation(name, rule, description, [Patch(where, method, make)])
         return make
 
     return add
@@ -104,23 +102,16 @@ def mutated(name: str) -> Iterator[Mutation]:
         yield mutation
 
 
+def covered(name: str, why: str) -> None:
+    """Say why nothing goes wrong without this rule in the form built here."""
+    MUTATIONS[name].covered_by = why
+
+
 def scripted(*names: str) -> Callable[[Script], Script]:
     """Let these mutations be shown by the decorated script, not by seeds."""
 
     def add(script: Script) -> Script:
-        for name in names:
-            MUTATIONS[name].script = script
+        SCRIPTS.update(dict.fromkeys(names, script))
         return script
-
-    return add
-
-
-def narrowed(*names: str) -> Callable[[Narrow], Narrow]:
-    """Let these mutations be looked for in seeds that the decorated function makes narrower."""
-
-    def add(narrow: Narrow) -> Narrow:
-        for name in names:
-            MUTATIONS[name].narrow = narrow
-        return narrow
 
     return add

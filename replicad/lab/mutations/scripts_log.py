@@ -126,3 +126,29 @@ def old_promises_count() -> None:
     drama.begin(candidate)
     drama.run_for(200_000)
     drama.end()
+
+
+# --- C2 ---------------------------------------------------------------------------------------------------------------
+
+
+@scripted("uncommitted-served")
+def uncommitted_served() -> None:
+    """A member catches up from a coordinator that has just put one more slot into its own log, and dies."""
+    drama = Drama()
+    first, second, third = drama.order
+    drama.dropped |= {("*", first, third), ("*", third, first)}
+    drama.until(lambda: third not in drama.replica(first).view, "drop it from the view")
+    drama.write(first)
+    before = drama.node(first).disk.segments()
+    drama.hang(first, 5_000_000)
+    drama.dropped |= {("Accept", first, second), ("Accept", first, third)}
+    drama.begin(first)
+    drama.dropped -= {("*", first, third), ("*", third, first)}
+    drama.run_for(200_000)
+    drama.crash(first, power=True)
+    drama.roll_back(first, before)
+    drama.join()
+    drama.part(third)
+    drama.restart(first)
+    drama.write(second)
+    drama.end()

@@ -256,3 +256,54 @@ def loyalty_lost_at_restart() -> None:
     drama.write(third)
     drama.read(first)
     drama.end()
+
+
+@scripted("loyalty-forgotten")
+def loyalty_forgotten() -> None:
+    """A voter is asked for a promise right after it acknowledged a heartbeat."""
+    drama = Drama()
+    first, voter, third = drama.order
+    drama.write(first)
+    _leave_out_third(drama)
+    drama.run_for(60_000)
+    drama.dropped |= {("*", first, voter), ("*", voter, first), ("PreVote", voter, "*")}
+    drama.eager(third)
+    drama.until(lambda: drama.leads(third), "elect the third", 2_000_000)
+    drama.write(third)
+    drama.read(first)
+    drama.end()
+
+
+@scripted("first-page-is-all")
+def first_page_is_all() -> None:
+    """A voter reports three slots, one to a page."""
+    drama = Drama(page_entries=1)
+    first, voter, third = drama.order
+    drama.write(first)
+    _leave_out_third(drama)
+    drama.dropped |= {("Committed", first, voter), ("Heartbeat", first, voter), ("PreVote", voter, "*")}
+    last = [drama.begin(first) for _ in range(3)][-1]
+    drama.until(lambda: bool(last), "commit")
+    drama.crash(first)
+    drama.eager(third)
+    drama.until(lambda: drama.leads(third), "elect the third", 2_000_000)
+    drama.write(third)
+    drama.end()
+
+
+@scripted("office-reads-at-once")
+def office_reads_at_once() -> None:
+    """A new coordinator holds a slot that was committed, and does not know it yet."""
+    drama = Drama()
+    first, voter, third = drama.order
+    drama.write(first)
+    _leave_out_third(drama)
+    drama.dropped |= {("Committed", first, voter), ("Heartbeat", first, voter), ("PreVote", third, "*")}
+    drama.write(first)
+    drama.crash(first)
+    drama.dropped |= {("Accept", voter, third)}
+    drama.eager(voter)
+    drama.until(lambda: drama.leads(voter), "elect the voter", 2_000_000)
+    drama.run_for(5_000)
+    drama.read(voter)
+    drama.end()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from replicad.core.journal.segments import Ending
 from replicad.core.model.operations import REQUEST_ID_BYTES
-from replicad.lab.mutations.registry import also, always, instead, register
+from replicad.lab.mutations.registry import also, always, covered, instead, register
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,3 +143,11 @@ def _damage_taken_as_torn(original: Function) -> Function:
         return replace(result, ending=Ending.TORN) if result.ending is Ending.DAMAGED else result
 
     return scan
+
+
+# --- what other rules cover -------------------------------------------------------------------------------------------
+
+covered(
+    "checkpoint-without-view",
+    "C1: a view member has accepted every slot, and drops of its log only what it has written itself",
+)

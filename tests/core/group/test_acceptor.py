@@ -6,7 +6,19 @@ from replicad.core.group.log import value_digest
 from replicad.core.journal.records import PromiseRecord
 from replicad.core.model import messages as m
 from replicad.core.model.errors import InvariantError
-from tests.core.group.rigs import BEGIN, HEARTBEAT, LEASE, LIMITS, Rig, batch, disk_of, epoch_of, heartbeat
+from tests.core.group.rigs import (
+    BEGIN,
+    HEARTBEAT,
+    LEASE,
+    LIMITS,
+    Rig,
+    batch,
+    configuration_of,
+    disk_of,
+    durable_state,
+    epoch_of,
+    heartbeat,
+)
 
 N2, N3 = epoch_of("n2"), epoch_of("n3", 2)
 """Two epochs of two coordinators, the second one higher."""
@@ -403,3 +415,75 @@ def test_disks_are_told_apart():
     """The rig's disks are those of the configuration, so that the tests above test what they say."""
     configuration = Rig().replica.state.configuration
     assert [member.disk for member in configuration.members] == [disk_of(name) for name in ("n1", "n2", "n3")]
+
+
+# --- offices and newcomers ------------------------------------------------------------------------------------------
+
+
+def test_the_coordinator_that_one_followed_is_refused_after_a_promise():
+    """Once another epoch is promised, nothing of the old one is accepted, although one followed it just before (A1)."""
+    rig = settled()
+    rig.step("n2", accept(N2, 1, batch(1)))
+    rig.now += LEASE
+    assert promises(rig)
+    assert rig.step("n2", accept(N2, 2, batch(2))) == [("n2", m.Rejected(N2, N3))]
+    assert [slot for slot, *_ in rig.slots()] == [1]
+
+
+def test_a_promise_reports_what_is_decided():
+    """A candidate hears how far the voter's committed prefix goes, and of decided slots from where it asks (E2)."""
+    rig = settled(entries=[(1, N2, batch(1)), (2, N2, batch(2))], committed=2)
+    [(_, answer)] = rig.step("n3", prepare(N3, from_slot=2))
+    assert answer.committed == 2
+    assert [entry[0] for entry in answer.entries] == [2]
+
+
+def test_a_coordinator_promises_nobody_under_its_own_authority():
+    """Its own grants and its authority bind it like any voter (L1)."""
+    rig = Rig()
+    rig.elect()
+    rig.serve(2 * LEASE)
+    later = epoch_of("n3", 9)
+    assert not promises(rig, later)
+    assert rig.replica.role == "coordinator"
+    rig.now += LEASE
+    assert promises(rig, later)
+
+
+def test_a_coordinator_that_promises_another_leaves_its_office():
+    """A promise above the own epoch drops the role (A1)."""
+    rig = Rig()
+    rig.elect()
+    assert rig.replica.role == "coordinator"
+    rig.now += LEASE
+    assert promises(rig, epoch_of("n3", 9))
+    assert rig.replica.role == "follower"
+
+
+def admitted(since, **fields):
+    """A durable state that knows its disk's admission at slot ``since``."""
+    durable = durable_state(**fields)
+    durable.formation = configuration_of().with_disk("n1", "a new disk", since).encode()
+    return durable
+
+
+def test_a_disk_that_lacks_its_own_admission_keeps_silent():
+    """A newcomer that knows the configuration, but not all slots up to it, neither accepts nor promises (M4)."""
+    rig = Rig(disk="a new disk", durable=admitted(5, entries=[(1, N2, batch(1))], committed=1))
+    rig.now += LEASE
+    assert rig.replica.role == "learner"
+    assert not promises(rig)
+    assert rig.step("n2", accept(N2, 2, batch(2))) == []
+    assert rig.records == []
+
+
+def test_a_new_voter_waits_for_a_lease_length():
+    """A disk that has just become a voter promises nothing for as long as the one before it may be bound (L1)."""
+    rig = Rig(disk="a new disk", durable=admitted(2, entries=[(1, N2, batch(1))], committed=1))
+    rig.now += 2 * LEASE
+    rig.step("n2", m.Slots(2, 2, ((2, N2, 0, batch(2)),)))
+    assert rig.replica.role == "follower"
+    rig.now += LEASE - 1
+    assert not promises(rig)
+    rig.now += 1
+    assert promises(rig)

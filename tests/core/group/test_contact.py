@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from replicad.core.group.contact import RESEND_LEASES
@@ -303,3 +305,20 @@ def test_a_read_point_for_an_earlier_process_is_ignored():
     rig.step("n2", m.ReadPoint(7, number, 5))
     rig.step("n2", m.ReadPoint(7, number, 6))
     assert rig.read_points == [(number, 5)]
+
+
+def test_a_lower_level_is_not_promised_beyond_the_window():
+    """An operation that would expire in its slot gets none, instead of an early answer that would be a lie (C5, D2)."""
+    rig = primary(limits=replace(LIMITS, request_window_slots=3))
+    for number in range(3):
+        rig.submit(operation(10 + number))
+        rig.accept_all()
+    assert rig.replica.committed == 3
+    before = len(rig.slots())
+    rig.step("n3", m.Forward(ACK_MAJORITY, (ENCODED,)))
+    rig.accept_all()
+    assert len(rig.slots()) == before
+    assert rig.of(m.Durable) == []
+    rig.step("n3", m.Forward(ACK_MAJORITY, (operation(3, base=1)[1],)))
+    rig.accept_all()
+    assert rig.of(m.Durable) == [m.Durable((operation(3)[0],))]

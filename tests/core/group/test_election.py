@@ -6,8 +6,8 @@ from replicad.core.group.log import value_digest
 from replicad.core.journal.records import PromiseRecord
 from replicad.core.model import messages as m
 from replicad.core.model.ids import epoch_number, make_epoch
-from replicad.core.model.operations import NOOP_BATCH
-from tests.core.group.rigs import HEARTBEAT, LEASE, TICK, Rig, batch, epoch_of, operation, promise
+from replicad.core.model.operations import CONFIGURATION, NOOP_BATCH, encode_batch
+from tests.core.group.rigs import HEARTBEAT, LEASE, TICK, Rig, batch, configuration_of, epoch_of, operation, promise
 
 EPOCHS = [make_epoch(counter, number) for counter in (1, 2, 3) for number in (1, 2, 3)]
 
@@ -305,3 +305,31 @@ def test_a_group_of_one_elects_itself():
     assert rig.replica.role == "coordinator"
     rig.submit(operation(1))
     assert rig.replica.committed == 1
+
+
+def test_a_coordinator_stands_again_only_after_its_grants_have_ended():
+    """Nobody may still read under the old epoch when the next one begins, although it is the same node's (E5)."""
+    rig = Rig()
+    rig.elect()
+    rig.acknowledge()
+    rig.serve(3 * HEARTBEAT)
+    rig.step("n3", m.Rejected(rig.replica.epoch, make_epoch(5, 3)))
+    authority = rig.replica.office.authority
+    granted_until = authority.grants_until()
+    assert granted_until > rig.now + HEARTBEAT
+    rig.take_sent()
+    while not rig.of(m.Prepare):
+        assert authority.grants_until() == granted_until
+        rig.serve(TICK)
+        assert rig.now < granted_until + 2 * TICK
+    assert rig.now >= granted_until
+
+
+def test_promises_of_a_disk_that_left_do_not_count():
+    """A candidate that learns of a new configuration on its way needs a majority of that one (M2)."""
+    rig, prepare = candidate()
+    rig.step("n3", promise(prepare, committed=1))
+    assert rig.of(m.FetchSlots) == [m.FetchSlots(1)]
+    entry = encode_batch(CONFIGURATION, configuration_of().with_disk("n3", "a new disk", 1).encode())
+    rig.step("n2", m.Slots(1, 1, ((1, epoch_of("n2"), 0, entry),)))
+    assert rig.replica.role == "follower"
