@@ -120,41 +120,41 @@ def _simulate_mutations(first: int, count: int, nodes: int, jobs: int, *, as_jso
     all_mutations = registered()
     with progress(len(all_mutations), "mutations") as step:
         results = try_mutations(
-            first, count, nodes, jobs=jobs, progress=lambda result: step("" if noticed(result) else _missed(result))
+            first, count, nodes, jobs=jobs, progress=lambda result: step(_missed(result) if result.missed else "")
         )
     if as_json:
-        print_json({"mutations": [asdict(result) | {"noticed": noticed(result)} for result in results]})
+        print_json({"mutations": [asdict(result) | {"missed": result.missed} for result in results]})
     else:
         rules = {mutation.name: mutation for mutation in all_mutations}
         rows = [
             (
                 result.name,
                 rules[result.name].rule,
-                result.seeds_tried,
-                result.seed if noticed(result) else "-",
-                result.kind if noticed(result) else "NOT NOTICED",
+                _needed(result),
+                _noticed_as(result),
                 rules[result.name].description,
             )
             for result in results
         ]
-        styles = {number: "red" for number, result in enumerate(results) if not noticed(result)}
-        print_table(
-            ("Mutation", "Rule", "Seeds", "Seed", "Noticed as", "What it does"),
-            rows,
-            right=("Seeds", "Seed"),
-            styles=styles,
-        )
-    if not all(map(noticed, results)):
+        styles = {number: "red" for number, result in enumerate(results) if result.missed}
+        print_table(("Mutation", "Rule", "Seeds", "Noticed as", "What it does"), rows, right=("Seeds",), styles=styles)
+        for result in results:
+            if result.covered_by:
+                click.echo(f"{result.name} need not be noticed, because of {result.covered_by}")
+    if any(result.missed for result in results):
         sys.exit(EXIT_NO)
 
 
-def noticed(result: MutationResult) -> bool:
-    """Return whether some seed failed under this mutation."""
-    return result.kind != "ok"
+def _needed(result: MutationResult) -> str:
+    return "script" if not result.seeds_tried and not result.covered_by else str(result.seeds_tried or "-")
+
+
+def _noticed_as(result: MutationResult) -> str:
+    return "NOT NOTICED" if result.missed else "covered" if result.covered_by else str(result.kind)
 
 
 def _missed(result: MutationResult) -> str:
-    return f"{result.name} was not noticed in {result.seeds_tried} seeds"
+    return f"{result.name} was not noticed ({_needed(result)})"
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from replicad.lab import mutations
 from replicad.lab.runner import registered, try_mutation
 from replicad.lab.trial import Kind
 
+HEADING = "Mutation -> (seed, nodes) of the first trial that notices it: what ``python -m replicad.lab.record`` wrote."
 SEEDS = 400
 NODES = 3
 
@@ -29,10 +30,7 @@ def main() -> int:
             missed += 1
         else:
             lines.append(f'    "{found.name}": ({found.seed}, {NODES}),\n')
-    text = (
-        '"""Mutation -> (seed, nodes) of the first trial that notices it; written by ``python -m replicad.lab.record``."""\n\n'
-        f"RECORDED: dict[str, tuple[int, int]] = {{\n{''.join(lines)}}}\n"
-    )
+    text = f'"""{HEADING}"""\n\nRECORDED: dict[str, tuple[int, int]] = {{\n{"".join(lines)}}}\n'
     (Path(mutations.__file__).parent / "recorded.py").write_text(text)
     return 1 if missed else 0
 

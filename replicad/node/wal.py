@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from replicad.core.journal.records import PromiseRecord, Record
 from replicad.core.journal.recovery import DurableState, Recovery, recover
-from replicad.core.journal.segments import FRAME_BYTES, SEGMENT_BYTES, LogIdentity, encode_record
+from replicad.core.journal.segments import FRAME_BYTES, SEGMENT_BYTES, Ending, LogIdentity, encode_record
 from replicad.core.journal.writer import SegmentWriter
 from replicad.core.model.errors import DamageError, InvariantError
 from replicad.node.disk_operations import DiskOperations
@@ -176,8 +176,10 @@ class MessageLog:
         if not recovery.segment and started_before:
             raise DamageError("the message log is gone: this disk id has one, and the directory wal holds none")
         promises = self._promise_file.load()
-        if started_before and promises and not recovery.records:
-            raise DamageError("the message log is empty, and this disk has made promises: records are gone")
+        # Only a power cut can take the log's first and only flush and leave the promise file (S1).
+        emptied = bool(promises) and not rebooted and recovery.ending is Ending.CLEAN
+        if started_before and not recovery.records and (recovery.segment > 1 or emptied):
+            raise DamageError("the message log is empty, and this disk id has one: records are gone")
         for group, epoch in promises.items():
             state = recovery.states.setdefault(group, DurableState())
             state.promised = max(state.promised, epoch)

@@ -31,7 +31,8 @@ class Member(FakeNode):
         }
 
     def status(self):
-        return {"node": self.name, "cluster": "test", "groups": {"default": self.said}}
+        addresses = {f"n{number}": address for number, address in enumerate(self.peers, 1)}
+        return {"node": self.name, "cluster": "test", "addresses": addresses, "groups": {"default": self.said}}
 
     def peer_addresses(self):
         return self.peers

@@ -70,8 +70,8 @@ BAD_SETTINGS = [
     ),
     BadSettings(
         "a switch that is no truth value",
-        GOOD + '[node]\nfaults = "yes"\n',
-        ('node.faults is "yes"', "must be true or false"),
+        GOOD + '[node]\nlog_file = "yes"\n',
+        ('node.log_file is "yes"', "must be true or false"),
     ),
     BadSettings(
         "an unknown choice",

@@ -82,7 +82,7 @@ def test_the_environment_wins_over_the_file(good, tmp_path, monkeypatch):
         "REPLICAD_CLUSTER_LIMITS_LEASE_MS": "500",
         "REPLICAD_GROUPS_DEFAULT_MEMBERS": "n2, n1",
         "REPLICAD_LOG_FORMAT": "json",
-        "REPLICAD_FAULTS": "true",
+        "REPLICAD_LOG_FILE": "false",
         "REPLICAD_LOG_LEVEL": "",
         "PATH": "/bin",
     }
@@ -93,7 +93,7 @@ def test_the_environment_wins_over_the_file(good, tmp_path, monkeypatch):
     assert settings.cluster == "other"
     assert settings.limits.lease_us == 500_000
     assert settings.groups["default"] == ("n2", "n1")
-    assert (settings.process.log_format, settings.process.faults, settings.process.log_level) == ("json", True, "info")
+    assert (settings.process.log_format, settings.process.log_file, settings.process.log_level) == ("json", False, "info")
     assert settings.warnings == ()
 
 

@@ -178,7 +178,8 @@ class Membership:
 
     def on_welcome(self, sender: str, message: Welcome) -> None:
         """A coordinator offers itself as the source of all that this disk lacks."""
-        if not self.state.is_voter():
+        if not self.state.is_voter() or not self.state.coordinator:
+            # A voter, too: with an older configuration it does not know the disk whose heartbeats it hears.
             self.source = sender
             self.source_committed = message.committed
             self.source_at = self.state.now

@@ -11,6 +11,7 @@ from replicad.core.group.effects import EVERYONE, Effects
 from replicad.core.group.log import SlotLog, batch_kind
 from replicad.core.journal.records import EntryRecord, FormationRecord, PromiseRecord, WatermarkRecord
 from replicad.core.model.errors import check
+from replicad.core.model.limits import STATE_MACHINE_VERSION
 from replicad.core.model.operations import CONFIGURATION, decode_batch
 
 if TYPE_CHECKING:
@@ -184,6 +185,8 @@ class GroupState:
         check(configuration is not None and configuration.slot == slot, "a configuration knows its slot")
         if configuration is None or (self.configuration and configuration.version <= self.configuration.version):
             return
+        if configuration.machine_version > STATE_MACHINE_VERSION:
+            self.out.halt = f"the group runs state machine version {configuration.machine_version}: upgrade this node"
         newcomer = not self.is_member()
         self.configuration = configuration
         self.append(FormationRecord(configuration.encode()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicad.core.model.messages import Forward, ForwardRefused, Rejected, Release
-from replicad.core.model.operations import decode_operation
+from replicad.core.model.operations import check_operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,13 +116,14 @@ class Tenure:
 
     def on_forward(self, sender: str, message: Forward, office: Primary | None) -> None:
         """Put a contact's operations in the queue of the office, or refuse them."""
-        if office is None or self.state.leaving:
-            refused = [decode_operation(encoded).request_id for encoded in message.operations]
-        else:
-            refused = []
-            for encoded in message.operations:
-                request_id = decode_operation(encoded).request_id
-                if not office.offer(encoded, sender, message.ack, request_id):
-                    refused.append(request_id)
+        refused = []
+        for encoded in message.operations:
+            try:
+                request_id = check_operation(encoded).request_id
+            except ValueError as error:
+                self.state.event("bad_operation", sender=sender, reason=str(error))
+                continue
+            if office is None or self.state.leaving or not office.offer(encoded, sender, message.ack, request_id):
+                refused.append(request_id)
         if refused:
             self.state.send(sender, ForwardRefused(overloaded=office is not None, request_ids=tuple(refused)))

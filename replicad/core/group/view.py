@@ -35,6 +35,8 @@ class View:
         for name, peer in self.authority.peers.items():
             if name in self.joined or not self.fresh(peer) or peer.lease_request == 0:
                 continue
+            if peer.matched < self.state.log.base:
+                continue  # it needs a whole checkpoint first: nothing should wait for that
             if assigned - peer.matched <= self.state.limits.join_lag_slots:
                 self.joined[name] = assigned
                 self.state.event("view_joined", member=name, slot=assigned)

@@ -9,6 +9,8 @@ from typing import NamedTuple, cast
 
 import msgpack
 
+from replicad.core.model.limits import KEY_BYTES_MAX
+
 PUT = 1
 DELETE = 2
 DELETE_PREFIX = 3
@@ -81,6 +83,29 @@ def decode_operation(data: bytes) -> Operation:
     return Operation(*fields)
 
 
+def check_operation(data: bytes) -> Operation:
+    """Return the operation in ``data`` if every replica can apply it; raises ValueError with the reason.
+
+    What a peer forwards is checked once, before it gets a slot: after that it cannot be refused any more.
+    """
+    try:
+        operation = decode_operation(data)
+    except (TypeError, msgpack.exceptions.UnpackException) as error:
+        raise ValueError(f"not an operation: {error}") from error
+    request_id, base, code, key, value, flags, cas = operation
+    if type(request_id) is not bytes or len(request_id) not in {REQUEST_ID_BYTES, IDEMPOTENCY_ID_BYTES}:
+        raise ValueError("its request id has a wrong length")
+    if any(type(number) is not int for number in (base, code, flags, cas)):
+        raise ValueError("a number is no integer")
+    if base < 0 or code not in {PUT, DELETE, DELETE_PREFIX} or not 0 <= flags < 1 << 64 or cas < NO_CAS:
+        raise ValueError("a number is out of range")
+    if type(key) is not bytes or type(value) is not bytes or len(key) > KEY_BYTES_MAX:
+        raise ValueError("its key or value is no bytes, or too long")
+    if not key and code != DELETE_PREFIX:
+        raise ValueError("its key is empty")
+    return operation
+
+
 def encode_batch(kind: int, payload: object = None) -> bytes:
     """Return the bytes of a batch: for OPERATIONS the payload is the list of encoded operations."""
     return cast("bytes", msgpack.packb((kind, payload)))
@@ -89,7 +114,7 @@ def encode_batch(kind: int, payload: object = None) -> bytes:
 def decode_batch(value: bytes) -> tuple[int, object]:
     """Return ``(kind, payload)`` of a batch; raises ValueError for anything else."""
     fields = msgpack.unpackb(value, use_list=False)
-    if type(fields) is not tuple or len(fields) != 2 or fields[0] not in {NOOP, OPERATIONS, CONFIGURATION, CHECKPOINT}:
+    if type(fields) is not tuple or len(fields) != 2 or type(fields[0]) is not int or not 0 <= fields[0] <= CHECKPOINT:
         raise ValueError("not a batch")
     return fields
 

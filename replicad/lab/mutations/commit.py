@@ -8,9 +8,9 @@ from replicad.core.model.operations import APPLIED, OPERATIONS, Result, decode_b
 from replicad.lab.mutations.registry import instead, register
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-Function = Callable[..., Any] if TYPE_CHECKING else Any
+    from replicad.lab.mutations.registry import Function
 
 ACCEPTOR = "core.group.acceptor:Acceptor"
 PRIMARY = "core.group.primary:Primary"

@@ -9,9 +9,7 @@ from replicad.core.model.ids import make_epoch
 from replicad.lab.mutations.registry import also, always, covered, instead, register
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-Function = Callable[..., Any] if TYPE_CHECKING else Any
+    from replicad.lab.mutations.registry import Function
 
 ACCEPTOR = "core.group.acceptor:Acceptor"
 ELECTION = "core.group.election:Election"
@@ -146,7 +144,8 @@ register("loyal-to-the-past", "E5", "followers do not promise their coordinator'
 @register("accept-below-promise", "A1", "Accepts of the old epoch are taken after a promise", ACCEPTOR, "follow")
 def _accept_below_promise(original: Function) -> Function:
     def follow(self: Any, sender: str, epoch: int) -> bool:
-        return (epoch == self.state.epoch and epoch < self.state.promised) or original(self, sender, epoch)
+        old = epoch == self.state.epoch and epoch < self.state.promised
+        return bool(old or original(self, sender, epoch))
 
     return follow
 

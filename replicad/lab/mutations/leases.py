@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 from replicad.lab.mutations.registry import also, always, instead, register
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-Function = Callable[..., Any] if TYPE_CHECKING else Any
+    from replicad.lab.mutations.registry import Function
 
 ACCEPTOR = "core.group.acceptor:Acceptor"
 AUTHORITY = "core.group.authority:Authority"
@@ -22,7 +20,7 @@ VIEW = "core.group.view:View"
 def _authority_from_receipt(_original: Function) -> Function:
     def majority_sent_at(self: Any) -> int:
         heard = [peer.heard_at if peer.acked_sent_at >= 0 else -1 for peer in self.peers.values()]
-        return sorted([self.state.now, *heard], reverse=True)[self.state.majority() - 1]
+        return int(sorted([self.state.now, *heard], reverse=True)[self.state.majority() - 1])
 
     return majority_sent_at
 

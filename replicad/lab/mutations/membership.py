@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 from replicad.lab.mutations.registry import also, always, covered, instead, register
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-Function = Callable[..., Any] if TYPE_CHECKING else Any
+    from replicad.lab.mutations.registry import Function
 
 MEMBERSHIP = "core.group.membership:Membership"
 STATE = "core.group.state:GroupState"

@@ -1,21 +1,16 @@
-"""Mutation -> (seed, nodes) of the first trial that notices it; written by ``python -m replicad.lab.record``."""
+"""Mutation -> (seed, nodes) of the first trial that notices it: what ``python -m replicad.lab.record`` wrote."""
 
 RECORDED: dict[str, tuple[int, int]] = {
     "view-ignored": (6, 3),
     "majority-ignored": (23, 3),
     "majority-off-by-one": (2, 3),
-    "uncommitted-served": (114, 3),
     "accepted-is-applied": (3, 3),
     "watermark-vouches-for-all": (9, 3),
     "answered-before-applied": (1, 3),
     "sent-is-definite": (10, 3),
     "epoch-not-unique": (1, 3),
-    "promise-forgotten": (6, 3),
     "promise-omits-decided": (12, 3),
-    "first-page-is-all": (267, 3),
-    "office-reads-at-once": (96, 3),
     "promise-keeps-role": (7, 3),
-    "loyalty-forgotten": (333, 3),
     "holder-dropped-early": (6, 3),
     "read-ignores-accepted": (3, 3),
     "empty-disk-votes": (59, 3),

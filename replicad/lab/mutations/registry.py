@@ -13,7 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-Make = Callable[[Callable[..., Any]], Callable[..., Any]]
+Function = Callable[..., Any]
+Make = Callable[[Function], Function]
 """Gets the original function and returns the one that breaks the rule."""
 Script = Callable[[], None]
 """Runs a small cluster; clean with all rules, raises Violation or Stuck without the one that it is about."""

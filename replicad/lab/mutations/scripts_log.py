@@ -116,7 +116,7 @@ def old_promises_count() -> None:
     drama.eager(first)
     drama.until(lambda: drama.leads(first), "elect the first again", 500_000)
     drama.restart(wiped)
-    drama.until(lambda: drama.replica(wiped).state.is_voter(), "re-admit the disk", 900_000)
+    drama.until(lambda: drama.replica(wiped).role == "follower", "re-admit the disk", 900_000)
     drama.run_for(5_000)
     drama.dropped |= {("*", first, swings), ("*", swings, first), ("*", second, swings), ("*", swings, second)}
     drama.until(lambda: drama.loyal_for(swings) <= 0, "let time pass")

@@ -85,6 +85,22 @@ def accept_below_promise() -> None:
     drama.end()
 
 
+@scripted("promise-forgotten")
+def promise_forgotten() -> None:
+    """The same, and the voter restarts between its promise and what the old coordinator sends."""
+    drama, slow, voter, third = _last_moments()
+    drama.dropped |= {("Heartbeat", third, voter)}
+    _promise_third(drama, voter, third)
+    drama.run_for(2_000)
+    drama.crash(voter)
+    drama.restart(voter)
+    drama.begin(slow)
+    drama.run_for(5_000)
+    drama.begin(third)
+    drama.run_for(100_000)
+    drama.end()
+
+
 @scripted("promise-omits-unflushed")
 def promise_omits_unflushed() -> None:
     """The same, and the voter was still flushing what it accepted when it promised."""
@@ -162,7 +178,7 @@ def stalled_coordinator() -> None:
 
 
 def _promise_in_the_way(drama: Drama) -> None:
-    """Let the third node promise itself an epoch that nobody else hears of, under a coordinator that was elected anew."""
+    """Let the third node promise itself an epoch that nobody hears of, under a coordinator that was elected anew."""
     first, second, third = drama.order
     drama.part(third)
     drama.dropped |= {("Heartbeat", first, second), ("PreVote", second, "*")}

@@ -9,7 +9,7 @@ from replicad.lab.mutations.registry import register
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Function = Callable[..., Any] if TYPE_CHECKING else Any
+    from replicad.lab.mutations.registry import Function
 
 
 @register(

@@ -10,9 +10,7 @@ from replicad.core.model.operations import REQUEST_ID_BYTES
 from replicad.lab.mutations.registry import also, always, covered, instead, register
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-Function = Callable[..., Any] if TYPE_CHECKING else Any
+    from replicad.lab.mutations.registry import Function
 
 CHECKPOINTS = "core.group.checkpoints:Checkpoints"
 REQUESTS = "core.kv.requests:RequestTable"
