@@ -10,7 +10,7 @@ DEV := .venv/.dev-installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test check simulate lock clean
+.PHONY: help setup up test check simulate docs drills lock clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
@@ -39,6 +39,17 @@ check: $(DEV) ## format, lint, types, import directions, tidiness
 
 simulate: $(RUNTIME) ## try SEEDS=1000 random runs of whole clusters in the simulator
 	@exec $(BIN)/replicad simulate --seeds $(SEEDS) $(ARGS)
+
+docs: $(DEV) ## write the tables of the docs again from the code
+	$(BIN)/python -m tests.pages
+
+# Measured before a release, on a quiet machine; each has --help. They take about half an hour together.
+drills: $(DEV) ## measure failover, read-back, wiped disks, a million keys, speed
+	$(BIN)/python -m drills.read_back
+	$(BIN)/python -m drills.failover
+	$(BIN)/python -m drills.wipe
+	$(BIN)/python -m drills.million
+	$(BIN)/python -m drills.speed
 
 lock: ## resolve the dependencies anew into the two lock files
 	$(PYTHON) -m venv .venv-lock

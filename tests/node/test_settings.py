@@ -93,7 +93,11 @@ def test_the_environment_wins_over_the_file(good, tmp_path, monkeypatch):
     assert settings.cluster == "other"
     assert settings.limits.lease_us == 500_000
     assert settings.groups["default"] == ("n2", "n1")
-    assert (settings.process.log_format, settings.process.log_file, settings.process.log_level) == ("json", False, "info")
+    assert (settings.process.log_format, settings.process.log_file, settings.process.log_level) == (
+        "json",
+        False,
+        "info",
+    )
     assert settings.warnings == ()
 
 
