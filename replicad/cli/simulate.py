@@ -123,7 +123,7 @@ def _simulate_mutations(first: int, count: int, nodes: int, jobs: int, *, as_jso
             first, count, nodes, jobs=jobs, progress=lambda result: step(_missed(result) if result.missed else "")
         )
     if as_json:
-        print_json({"mutations": [asdict(result) | {"missed": result.missed} for result in results]})
+        print_json({"mutations": [asdict(result) | {"noticed": result.kind != "ok"} for result in results]})
     else:
         rules = {mutation.name: mutation for mutation in all_mutations}
         rows = [
@@ -154,7 +154,8 @@ def _noticed_as(result: MutationResult) -> str:
 
 
 def _missed(result: MutationResult) -> str:
-    return f"{result.name} was not noticed ({_needed(result)})"
+    where = f"in {result.seeds_tried} seeds" if result.seeds_tried else "by its script"
+    return f"{result.name} was not noticed {where}"
 
 
 @contextmanager
