@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -26,12 +27,18 @@ if TYPE_CHECKING:
 
     from replicad.node.settings import Settings
 
+DESCRIPTORS_RESERVED = 128
+"""File descriptors that stay free for files, peers and the loop itself."""
+
 YOUNG_OBJECTS = 100_000
 """Collections of young objects are rare: request handling makes no cycles, and each full look costs milliseconds."""
 
 
 def serve(settings: Settings) -> int:
     """Run the node until it is told to stop; returns the exit code."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # connections must not use up what files need
     os.umask(0o027)  # what clients store is nobody else's business
     settings.data.mkdir(parents=True, exist_ok=True)
     process = settings.process
@@ -66,7 +73,7 @@ async def _run(settings: Settings, pid_file: Path) -> str:
         runtime,
         settings.http_listen.host,
         settings.http_listen.port,
-        ServerLimits(connections=settings.process.http_connections_max),
+        ServerLimits(connections=connections_max(settings.process.http_connections_max)),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -93,6 +100,12 @@ async def _run(settings: Settings, pid_file: Path) -> str:
             await runtime.close()
         _forget_process(pid_file)
     return outcome
+
+
+def connections_max(wanted: int) -> int:
+    """Return how many HTTP connections may be open: always fewer than there are file descriptors."""
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return wanted if descriptors < 0 else max(1, min(wanted, descriptors - DESCRIPTORS_RESERVED))
 
 
 def _note_process(pid_file: Path) -> None:

@@ -188,7 +188,8 @@ class SimulatedNode:
     def _prepare_store(self, durable: DurableState) -> bool:
         """Make the store something to start from; returns whether only a transfer can do that (rebuild)."""
         committed = durable.checkpoint.slot if durable.checkpoint is not None else 0
-        if not (self._rebooted or self.store_broken):
+        applied = read_state(self.store)[0]
+        if not (self._rebooted or self.store_broken) and applied >= committed:
             return False
         self.store_broken = False
         for slot in self.files.slots():

@@ -187,6 +187,8 @@ class SimulatedProcess:
             yield
         for name, fields in effects.events:
             self.simulator.count(name)
+            if name == "rebuilding":
+                self.node.store_broken = True  # as the real node distrusts its store from here on
             self.simulator.note(self.name, " ".join([name, *(f"{k}={v}" for k, v in fields.items())]))
         if effects.halt:
             raise Violation("halt", f"{self.name} stopped for good: {effects.halt}")

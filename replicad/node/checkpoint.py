@@ -289,6 +289,11 @@ class CheckpointFiles:
             raise
         return header
 
+    async def reload(self, slot: int, store: LmdbStore) -> None:
+        """Load the file at ``slot``, which :meth:`install` has kept, again: the store was full before its end."""
+        for _ in _paced(_load_slices(self.path(slot), store)):
+            await asyncio.sleep(0)
+
     def _keep(self, path: Path, slot: int) -> CheckpointHeader:
         with path.open("rb", buffering=0) as file:
             os.fsync(file.fileno())

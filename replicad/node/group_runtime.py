@@ -104,6 +104,7 @@ class GroupRuntime:
     def on_tick(self) -> None:
         """Let time pass."""
         now = now_us()
+        self.writes.on_tick()
         self.perform(self.replica.tick(now))
         if self.replica.coordinator:
             self._coordinator_at = now
@@ -155,6 +156,7 @@ class GroupRuntime:
         for name, fields in effects.events:
             self.log.info(name, **fields)
             if name == "rebuilding":
+                self.store.environment.distrust()  # should the process die before the others' state is here
                 self.node.metrics.digest_mismatches.labels(self.name).inc()
         if effects.halt or effects.forget:
             self.node.stop_for_good(halt=effects.halt, forget=effects.forget)

@@ -232,6 +232,11 @@ class LmdbStore:
         self._write = None
         self._marked = True
 
+    @property
+    def writing(self) -> bool:
+        """Whether a write transaction is open."""
+        return self._write is not None
+
     def abort(self) -> None:
         """Forget all writes since :meth:`begin`."""
         transaction, self._write = self._writer(), None

@@ -133,6 +133,9 @@ class NodeRuntime:
             random=Random(secrets.randbits(64)),
             now=now_us(),
         )
+        strangers = [peer for peer in replica.state.peers() if peer not in self.settings.nodes]
+        if strangers:
+            self.log.error("member_unknown", group=name, members=strangers, hint="add a [nodes.NAME] to the settings")
         executor = Executor(opened.machine, self.limits.digest_slots)
         log = self.log.bind(group=name)
         self.groups[name] = GroupRuntime(self, name, replica, executor, opened.store, opened.files, log)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from replicad.node.checkpoint import Written
     from replicad.node.group_runtime import GroupRuntime
 
+FULL_RETRY_SECONDS = 1.0
+
 CHECKPOINT_SECONDS = 60.0
 """How long a request for a checkpoint waits for it."""
 
@@ -101,20 +103,18 @@ class Transfers:
 
     async def _install(self, slot: int) -> None:
         """Replace the store's content by the received checkpoint (slot 0: by nothing)."""
-        try:
-            if slot:
-                await self.group.files.install(slot, self.group.store)
-            else:
-                self.group.store.begin()
-                self.group.store.clear()
-                self.group.store.commit()
-        except (OSError, DamageError, StoreFullError) as error:
-            self.group.log.warning("transfer_failed", checkpoint=slot, reason=str(error))
-            self.group.executor.machine.reload()
-            self.installing = False
-            self.group.perform(self.group.replica.install_failed(slot, now_us()))
-            return
         machine = self.group.executor.machine
+        try:
+            await self._replace_content(slot)
+        except (OSError, DamageError) as error:
+            self.group.log.warning("transfer_failed", checkpoint=slot, reason=str(error))
+            machine.reload()
+            emptied = machine.applied_slot < self.group.replica.applied
+            if emptied:
+                self.group.executor.reset(machine)
+            self.installing = False
+            self.group.perform(self.group.replica.install_failed(slot, now_us(), emptied=emptied))
+            return
         machine.reload()
         self.group.executor.reset(machine)
         self.installing = False
@@ -122,6 +122,27 @@ class Transfers:
         self.group.writes.on_results(recalled)
         effects = self.group.replica.installed(slot, machine.digest, machine.configuration, recalled, now_us())
         self.group.perform(effects)
+
+    async def _replace_content(self, slot: int) -> None:
+        """Install, as often as it takes: a full disk leaves a store that is half one thing and half another."""
+        group = self.group
+        while True:
+            try:
+                if not slot:
+                    group.store.begin()
+                    group.store.clear()
+                    group.store.commit()
+                elif group.files.path(slot, "in").exists():
+                    await group.files.install(slot, group.store)
+                else:
+                    await group.files.reload(slot, group.store)
+            except StoreFullError as error:
+                group.log.warning("store_full", reason=str(error), hint="free space; the transfer goes on by itself")
+                if group.store.writing:
+                    group.store.abort()
+                await asyncio.sleep(FULL_RETRY_SECONDS)
+            else:
+                return
 
     def close(self) -> None:
         """Fail whoever still waits for a checkpoint."""

@@ -196,14 +196,18 @@ class Transport:
 
     def send(self, peer: str, group: str, message: Message) -> None:
         """Queue a message for one peer; it leaves at the end of this turn of the loop, or is dropped and counted."""
-        self._enqueue(self._peers[peer], pack_item(group, message), type(message) in _BULK_KINDS)
+        known = self._peers.get(peer)
+        if known is not None:  # a member that the settings do not name is reported at the start
+            self._enqueue(known, pack_item(group, message), type(message) in _BULK_KINDS)
 
     def broadcast(self, peers: Iterable[str], group: str, message: Message) -> None:
         """Queue a message for several peers; it is packed once and the bytes are shared."""
         item = pack_item(group, message)
         bulk = type(message) in _BULK_KINDS
         for peer in peers:
-            self._enqueue(self._peers[peer], item, bulk)
+            known = self._peers.get(peer)
+            if known is not None:
+                self._enqueue(known, item, bulk)
 
     def _enqueue(self, peer: _Peer, item: bytes, bulk: bool) -> None:
         if len(item) > ITEM_BYTES_MAX:

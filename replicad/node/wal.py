@@ -31,7 +31,8 @@ FULL_RETRY_SECONDS = 1.0
 BATCH_BYTES = 4 * 1024 * 1024
 """One write and its flush take appends until they are at least so large together."""
 
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
+"""What may pass: no space, or no file descriptors (many connections). The node refuses writes until then."""
 
 
 class _Append(NamedTuple):

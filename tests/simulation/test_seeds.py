@@ -50,3 +50,14 @@ def test_a_voter_with_an_older_configuration_takes_a_welcome():
 def test_a_log_over_its_bound_can_still_be_shortened():
     """A new coordinator found the log too long for any new slot, also for a checkpoint's marker (56, five nodes)."""
     assert failure(56, 5) == ""
+
+
+def test_a_rebuild_asks_again_while_the_group_goes_on():
+    """Under load the first missing slot moved at every tick, so that nothing was ever asked for (333, three nodes)."""
+    assert failure(333, 3) == ""
+
+
+@pytest.mark.parametrize("seed", [461, 597])
+def test_a_slow_executor_catches_up_before_it_is_judged(seed):
+    """Requests after healing met a queue of slots left from the traffic before (461 and 597, three nodes)."""
+    assert failure(seed, 3) == ""

@@ -186,8 +186,8 @@ class Acceptor:
         state = self.state
         if not state.is_voter():
             return
-        if not self.follow(sender, message.epoch) or state.full:
-            return
+        if not self.follow(sender, message.epoch) or state.full or state.stalled():
+            return  # what the disk does not take must not pile up in memory
         slot = message.first
         for value in message.values:
             self.accept(message.epoch, slot, value)

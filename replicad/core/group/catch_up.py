@@ -54,7 +54,7 @@ class CatchUp:
     def tick(self, source: str, known: int) -> None:
         """Ask ``source`` for what is missing once it has been missing for a heartbeat."""
         state = self.state
-        if not source or source == state.node or self.installing:
+        if not source or source == state.node or self.installing or state.full or state.stalled():
             return
         if not self.needs(known):
             self.behind_at = -1
@@ -113,7 +113,7 @@ class CatchUp:
         """Take committed slots in order; returns whether the committed prefix moved."""
         state = self.state
         before = state.log.committed
-        if state.rebuilding:
+        if state.rebuilding or state.full or state.stalled():
             return False
         for slot, epoch, round_, value in message.entries:
             if slot <= state.log.committed:
@@ -187,8 +187,9 @@ class CatchUp:
         state.fed = slot
         state.event("transfer_installed", checkpoint=slot)
 
-    def on_install_failed(self, slot: int) -> None:
-        """The bytes were damaged on their way or on the disk: begin again."""
+    def on_install_failed(self, slot: int, *, emptied: bool) -> None:
+        """The bytes were damaged on their way or on the disk: begin again; ``emptied``: the old state is gone."""
+        self.state.rebuilding = self.state.rebuilding or emptied
         self.installing = 0
         self.transfer_slot = 0
         self.state.event("transfer_failed", checkpoint=slot)

@@ -46,6 +46,8 @@ class Checkpoints:
         """Coordinator: the slot of the marker that is under way (0: none)."""
         self.marker_at = 0
         self.reports: dict[str, Mark] = {}
+        self.boots: dict[str, int] = {}
+        """Boot ids of the members when the marker was proposed."""
         self.wanted = False
         self.not_before = 0
         self.commit_ticket = 0
@@ -69,6 +71,7 @@ class Checkpoints:
             self.marker = office.propose(CHECKPOINT_BATCH)
             self.marker_at = state.now
             self.reports = {}
+            self.boots = {name: peer.boot for name, peer in office.authority.peers.items()}
             state.event("checkpoint_begins", slot=self.marker)
         if self.marker:
             self._try_commit(office)
@@ -82,10 +85,11 @@ class Checkpoints:
         self.not_before = self.state.now + PAUSE_LEASES * self.state.limits.lease_us
 
     def hopeless(self, office: Primary) -> bool:
-        """Return whether some view member will never report: it failed, or joined after the marker (a restart)."""
-        for name, joined_at in office.view.joined.items():
+        """Return whether some view member will never report: it failed, or restarted since the marker."""
+        for name in office.view.joined:
             report = self.reports.get(name, NO_MARK)
-            if report == (self.marker, b"") or (joined_at >= self.marker and report[0] < self.marker):
+            restarted = office.authority.peers[name].boot != self.boots.get(name)
+            if report == (self.marker, b"") or (restarted and report[0] < self.marker):
                 return True
         return self.state.now - self.marker_at > ABANDON_AFTER_LEASES * self.state.limits.lease_us
 

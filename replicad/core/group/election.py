@@ -85,7 +85,18 @@ class Election:
         if state.role is not Role.FOLLOWER or not self.may_stand():
             return
         if state.now - self.acceptor.heard_at >= self._patience() and state.now >= self.acceptor.sticky_until():
-            self.stand()
+            if self.has_hole():
+                self.acceptor.heard_at = state.now  # somebody else must stand, and be the source of what is missing
+            else:
+                self.stand()
+
+    def has_hole(self) -> bool:
+        """Return whether committed slots that are not applied yet are missing here (a rebuild left off below them).
+
+        A coordinator has nobody to fetch them from: it would stay in office and never read or grant anything (E3).
+        """
+        state = self.state
+        return any(state.log.get(slot) is None for slot in range(state.fed + 1, state.log.committed + 1))
 
     def may_stand(self) -> bool:
         """Return whether this replica could serve as coordinator at all."""

@@ -132,6 +132,7 @@ class Replica:
         if state.configuration is None:
             state.role = Role.UNFORMED
         elif not state.is_voter():
+            self.become_follower("its disk was replaced")
             state.role = Role.LEARNER
         elif state.role in {Role.UNFORMED, Role.LEARNER}:
             state.role = Role.FOLLOWER
@@ -367,10 +368,10 @@ class Replica:
         self.contact.on_installed(slot, results)
         return self._finish()
 
-    def install_failed(self, slot: int, now: int) -> Effects:
-        """The transferred bytes did not verify."""
+    def install_failed(self, slot: int, now: int, *, emptied: bool = False) -> Effects:
+        """The transferred bytes did not verify; ``emptied``: the store's old content is gone as well."""
         self.state.now = now
-        self.catch_up.on_install_failed(slot)
+        self.catch_up.on_install_failed(slot, emptied=emptied)
         return self._finish()
 
     def set_full(self, full: bool, now: int) -> Effects:
