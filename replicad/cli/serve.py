@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from replicad.node.settings import Settings
 
+SWITCH_SECONDS = 0.0005
+"""The message log's thread gets the interpreter this soon after a flush, not only after Python's usual 5 ms."""
+
 DESCRIPTORS_RESERVED = 128
 """File descriptors that stay free for files, peers and the loop itself."""
 
@@ -36,6 +39,7 @@ YOUNG_OBJECTS = 100_000
 
 def serve(settings: Settings) -> int:
     """Run the node until it is told to stop; returns the exit code."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # connections must not use up what files need

@@ -104,7 +104,6 @@ class GroupRuntime:
     def on_tick(self) -> None:
         """Let time pass."""
         now = now_us()
-        self.writes.on_tick()
         self.perform(self.replica.tick(now))
         if self.replica.coordinator:
             self._coordinator_at = now

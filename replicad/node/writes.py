@@ -20,13 +20,6 @@ from replicad.node.clock import now_us
 if TYPE_CHECKING:
     from replicad.node.group_runtime import GroupRuntime
 
-OPEN_BATCHES_MAX = 2
-"""Batches of one contact that are under way before the next one waits and gathers: each costs every node a message, a
-record and a store transaction, and two keep the disks busy."""
-
-BATCH_BYTES = 256 * 1024
-"""A batch of this size waits for nothing."""
-
 SAMPLE_LOST_US = 60_000_000
 """An operation that is timed and never applied is given up after this."""
 
@@ -48,10 +41,6 @@ class Writes:
         """By idempotency key: several requests, here and through other nodes, may carry the same one."""
         self._batch: list[tuple[bytes, bytes, int]] = []
         self._limit = group.node.settings.process.requests_max
-        self._batch_bytes = 0
-        self._submission_due = False
-        self._open: set[bytes] = set()
-        """Last request ids of the batches that are under way: while there are enough, the next one gathers more."""
         self._sample = b""
         self._sampled_at = 0
         self._seconds = group.node.metrics.replication_seconds.labels(group.name)
@@ -69,11 +58,9 @@ class Writes:
         else:
             request_id = idempotency
             self._shared.setdefault(request_id, []).append((future, content))
+        if not self._batch:
+            group.loop.call_soon(self._submit_batch)
         operation = encode_operation((request_id, group.replica.state.log.committed, *content))
-        self._batch_bytes += len(operation)
-        if not self._submission_due and (len(self._open) < OPEN_BATCHES_MAX or self._batch_bytes > BATCH_BYTES):
-            self._submission_due = True
-            group.loop.call_soon(self.submit_batch)
         # With an idempotency key only the request table knows what the key was used for, so its answer is awaited.
         self._batch.append((request_id, operation, ack if idempotency is None else ACK_ALL))
         group.deadlines.add(now_us(), future.done, lambda: self._expire(request_id, future))
@@ -93,20 +80,12 @@ class Writes:
         if group.forsaken():
             raise RequestError("no_coordinator")
 
-    def submit_batch(self) -> None:
-        """Pass on what has gathered: at the end of the turn, when an earlier batch is done, at the latest at a tick."""
-        self._submission_due = False
-        if not self._batch:
-            return
+    def _submit_batch(self) -> None:
         batch, self._batch = self._batch, []
-        self._batch_bytes = 0
         self._batch_operations.observe(len(batch))
         now = now_us()
-        if len(self._open) < OPEN_BATCHES_MAX:
-            last = batch[-1][0]
-            self._open.add(last)
-            if not self._sample or now - self._sampled_at > SAMPLE_LOST_US:
-                self._sample, self._sampled_at = last, now  # timing one operation at a time costs next to nothing
+        if not self._sample or now - self._sampled_at > SAMPLE_LOST_US:
+            self._sample, self._sampled_at = batch[0][0], now  # timing one operation at a time costs next to nothing
         self.group.perform(self.group.replica.submit(batch, now))
 
     def on_results(self, results: list[tuple[bytes, Result]]) -> None:
@@ -115,28 +94,15 @@ class Writes:
         for request_id, result in results:
             if result[0] == EXPIRED:
                 continue
-            if request_id in self._open:
-                self._on_batch_done(request_id)
+            if request_id == self._sample:
+                self._sample = b""
+                self._seconds.observe((now_us() - self._sampled_at) / 1e6)
             if len(request_id) == REQUEST_ID_BYTES:
                 future = own.pop(request_id, None)
                 if future is not None and not future.done():
                     future.set_result(result)
             elif request_id in self._shared:
                 self._settle_shared(request_id)
-
-    def _on_batch_done(self, request_id: bytes) -> None:
-        self._open.discard(request_id)
-        if request_id == self._sample:
-            self._sample = b""
-            self._seconds.observe((now_us() - self._sampled_at) / 1e6)
-        if self._batch and not self._submission_due:
-            self._submission_due = True
-            self.group.loop.call_soon(self.submit_batch)
-
-    def on_tick(self) -> None:
-        """Nothing waits longer than a tick, whatever became of the batches before it."""
-        self._open.clear()
-        self.submit_batch()
 
     def _settle_shared(self, request_id: bytes) -> None:
         """Tell everyone who used this idempotency key what *their* content was worth."""

@@ -1,5 +1,5 @@
-import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -113,11 +113,9 @@ def test_a_directory_that_cannot_be_made(tmp_path, ports):
     assert "cannot be used: not a directory" in refusal(plan(tmp_path / "file", 3, ports, ports + 4))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_directory_that_cannot_be_written(tmp_path, ports):
-    """A directory without write permission is a plain sentence."""
-    tmp_path.chmod(0o500)
-    assert "cannot be used: permission denied" in refusal(plan(tmp_path / "d", 3, ports, ports + 4))
+def test_a_directory_that_cannot_be_written(ports):
+    """A place where nobody may make a directory, root included, is a plain sentence."""
+    assert "cannot be used: " in refusal(plan(Path("/proc/replicad/d"), 3, ports, ports + 4))
 
 
 def test_the_environment_of_the_nodes():

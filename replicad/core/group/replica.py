@@ -376,8 +376,7 @@ class Replica:
 
     def set_full(self, full: bool, now: int) -> Effects:
         """The disk is full, or has room again."""
-        self.state.now = now
-        self.state.full = full
+        self.state.now, self.state.full = now, full
         return self._finish()
 
     def read_slot(self, now: int) -> int | None:
