@@ -52,6 +52,11 @@ def test_a_log_over_its_bound_can_still_be_shortened():
     assert failure(56, 5) == ""
 
 
+def test_an_initial_member_that_caught_up_before_it_was_formed_is_formed_later():
+    """The message that forms it was lost, a welcome was not: with slots in its log it got none again (868, three)."""
+    assert failure(868, 3) == ""
+
+
 def test_a_rebuild_asks_again_while_the_group_goes_on():
     """Under load the first missing slot moved at every tick, so that nothing was ever asked for (333, three nodes)."""
     assert failure(333, 3) == ""

@@ -143,13 +143,17 @@ class Membership:
             state.send_durable(name, Form(encoded))
 
     def on_form(self, message: Form) -> None:
-        """Record the initial configuration, if this disk is the empty one that it names."""
+        """Record a configuration that names this very disk, if it is one that never voted.
+
+        It may have caught up already, as a welcomed one, when the message that should have come first was lost.
+        """
         state = self.state
         try:
             configuration = Configuration.decode(message.configuration)
         except ValueError:
             return
-        if self.own_state() == "empty" and configuration.holds(state.node, state.disk):
+        fresh = state.configuration is None and not state.lost and not state.promised
+        if fresh and configuration.holds(state.node, state.disk):
             self._record(configuration)
 
     # --- meeting others ---------------------------------------------------------------------------------------------
@@ -166,7 +170,9 @@ class Membership:
             self.source, self.source_committed, self.source_at = sender, message.committed, state.now
         if state.configuration is None:
             return
-        if message.state == "empty" and state.configuration.holds(sender, message.disk):
+        member = state.configuration.member(sender)
+        initial = member is not None and member.disk == message.disk and member.since == 0
+        if message.state != "formed" and initial:
             state.send_durable(sender, Form(state.configuration.encode()))
         if message.state != "formed" or not state.configuration.holds(sender, message.disk):
             if state.is_voter() and state.coordinator:

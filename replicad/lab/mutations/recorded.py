@@ -13,7 +13,7 @@ RECORDED: dict[str, tuple[int, int]] = {
     "promise-keeps-role": (7, 3),
     "holder-dropped-early": (6, 3),
     "read-ignores-accepted": (3, 3),
-    "empty-disk-votes": (59, 3),
+    "empty-disk-votes": (141, 3),
     "apply-out-of-order": (1, 3),
     "acknowledge-before-flush": (32, 3),
     "highest-number-only": (5, 3),
