@@ -205,7 +205,7 @@ def test_the_largest_message_passes_and_a_larger_one_is_our_own_mistake(run):
 
 
 def test_a_message_for_an_absent_peer_is_dropped_and_counted(run):
-    """Nothing waits for a peer that is not there; a peer that nobody knows is a bug."""
+    """Nothing waits for a peer that is not there, nor for one that the settings do not name."""
 
     async def scenario():
         async with cluster(Node("n1", ["n2"])) as (one,):
@@ -213,8 +213,10 @@ def test_a_message_for_an_absent_peer_is_dropped_and_counted(run):
             one.transport.broadcast(["n2"], "g", Committed(1, 1, 1))
             assert one.transport.stats()["n2"].dropped_unconnected == 2
             assert one.transport.queued_bytes("n2") == 0
-            with pytest.raises(KeyError):
-                one.transport.send("n9", "g", Committed(1, 1, 1))
+            one.transport.send("n9", "g", Committed(1, 1, 1))
+            one.transport.broadcast(["n2", "n9"], "g", Committed(1, 1, 1))
+            assert one.transport.stats()["n2"].dropped_unconnected == 3
+            assert list(one.transport.stats()) == ["n2"]
 
     run(scenario())
 
