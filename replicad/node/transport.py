@@ -13,7 +13,6 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import structlog
 
@@ -384,8 +383,3 @@ class Transport:
             outgoing.tick(stamp)
         for incoming in list(self._incoming):
             incoming.tick()
-
-
-def counters(stats: PeerStats) -> dict[str, Any]:
-    """Return a peer's counters as a plain dictionary, for status pages."""
-    return {name: getattr(stats, name) for name in stats.__slots__}

@@ -148,10 +148,6 @@ class Writes:
         kind = "unknown_outcome" if sent else ("timeout" if self.group.replica.coordinator else "no_coordinator")
         future.set_exception(RequestError(kind))
 
-    def waiting(self) -> int:
-        """Return how many request ids wait."""
-        return len(self._own) + len(self._shared)
-
     def close(self) -> None:
         """Fail what still waits: nobody will answer it."""
         for request_id in [*self._own, *self._shared]:

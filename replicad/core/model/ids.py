@@ -10,22 +10,7 @@ from __future__ import annotations
 EPOCH_STRIDE = 1_000_000
 """Numbers of disks that one group can admit in its life before epochs would collide."""
 
-NodeName = str
-"""Name of a node, e.g. ``n1``: unique in the cluster, stable for its life."""
-
-DiskId = str
-"""Random id of one data directory (16 hexadecimal digits)."""
-
-BootId = int
-"""Random 63-bit number of one process start."""
-
 Epoch = int
-Slot = int
-Index = int
-Ballot = tuple[int, int]
-"""``(epoch, round)``; round 0 is the coordinator's own proposal."""
-
-NO_BALLOT: Ballot = (0, 0)
 
 
 def make_epoch(counter: int, number: int) -> Epoch:
