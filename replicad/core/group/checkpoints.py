@@ -14,7 +14,7 @@ from replicad.core.journal.records import CheckpointRecord
 from replicad.core.model.operations import CHECKPOINT_BATCH
 
 if TYPE_CHECKING:
-    from replicad.core.group.primary import Primary
+    from replicad.core.group.office import Office
     from replicad.core.group.state import GroupState
     from replicad.core.model.messages import HeartbeatAck
 
@@ -63,7 +63,7 @@ class Checkpoints:
     def _bytes_limit(self) -> int:
         return self.state.limits.checkpoint_bytes + self.state.limits.retained_bytes
 
-    def tick(self, office: Primary) -> None:
+    def tick(self, office: Office) -> None:
         """Put a marker into the log when one is due; commit or give up the one under way."""
         state = self.state
         if self.overdue(office):
@@ -84,7 +84,7 @@ class Checkpoints:
         self.wanted = True
         self.not_before = self.state.now + PAUSE_LEASES * self.state.limits.lease_us
 
-    def hopeless(self, office: Primary) -> bool:
+    def hopeless(self, office: Office) -> bool:
         """Return whether some view member will never report: it failed, or restarted since the marker."""
         for name in office.view.joined:
             report = self.reports.get(name, NO_MARK)
@@ -93,7 +93,7 @@ class Checkpoints:
                 return True
         return self.state.now - self.marker_at > ABANDON_AFTER_LEASES * self.state.limits.lease_us
 
-    def overdue(self, office: Primary) -> bool:
+    def overdue(self, office: Office) -> bool:
         """Return whether a marker goes into the log now, in traffic as well as in idleness."""
         limits = self.state.limits
         heavy = (
@@ -108,7 +108,7 @@ class Checkpoints:
         if message.checkpoint:
             self.reports[sender] = (message.checkpoint, message.checkpoint_digest)
 
-    def _try_commit(self, office: Primary) -> None:
+    def _try_commit(self, office: Office) -> None:
         own = self.written
         if own[0] != self.marker:
             return
@@ -118,7 +118,7 @@ class Checkpoints:
             self.state.event("checkpoint_committed", slot=own[0], digest=own[1].hex())
             self.on_announced(own)
 
-    def agreed(self, office: Primary, own: Mark) -> bool:
+    def agreed(self, office: Office, own: Mark) -> bool:
         """Return whether a majority and all view members wrote the same digest (K1)."""
         same = [self.state.node, *(name for name, mark in self.reports.items() if mark == own)]
         return len(same) >= self.state.majority() and all(name in same for name in office.view.members())

@@ -12,7 +12,7 @@ from replicad.core.model.messages import Durable, Forward, ForwardRefused, ReadP
 from replicad.core.model.operations import ACK_ALL, EXPIRED
 
 if TYPE_CHECKING:
-    from replicad.core.group.primary import Primary
+    from replicad.core.group.office import Office
     from replicad.core.group.state import GroupState
     from replicad.core.model.operations import Result
 
@@ -44,7 +44,7 @@ class Contact:
 
     # --- writes -----------------------------------------------------------------------------------------------------
 
-    def submit(self, operations: list[tuple[bytes, bytes, int]], office: Primary | None) -> None:
+    def submit(self, operations: list[tuple[bytes, bytes, int]], office: Office | None) -> None:
         """Take operations ``(request id, encoded, ack)`` of clients and pass them on, if there is a coordinator."""
         state = self.state
         now = state.now
@@ -57,7 +57,7 @@ class Contact:
                 known.base = base  # the same idempotency key again: this copy may be applied for longer
         self._pass_on(operations, office)
 
-    def _pass_on(self, operations: list[tuple[bytes, bytes, int]], office: Primary | None) -> None:
+    def _pass_on(self, operations: list[tuple[bytes, bytes, int]], office: Office | None) -> None:
         state = self.state
         if not operations:
             return
@@ -91,7 +91,7 @@ class Contact:
         for ack, encoded in levels.items():
             self.state.send(self.state.coordinator, Forward(ack, tuple(encoded)))
 
-    def tick(self, office: Primary | None) -> list[tuple[int, bool]]:
+    def tick(self, office: Office | None) -> list[tuple[int, bool]]:
         """Send again to a new coordinator at once, and to the same one after a while; give up expired operations.
 
         Returns the probes ``(number, confirmed)`` that this node, being the coordinator now, must answer itself.
@@ -172,7 +172,7 @@ class Contact:
         if state.coordinator and state.coordinator != state.node:
             state.send(state.coordinator, ReadProbe(state.boot, number, self.probes[number][0]))
 
-    def _tick_probes(self, office: Primary | None) -> list[tuple[int, bool]]:
+    def _tick_probes(self, office: Office | None) -> list[tuple[int, bool]]:
         patience = self.state.limits.heartbeat_us * 2
         own = []
         for number, (confirmed, asked_at) in list(self.probes.items()):
@@ -203,20 +203,20 @@ class ProbeDesk:
         """``(contact, boot, probe, round that must be confirmed; 0: authority suffices)``."""
         self.limit = 4096
 
-    def add(self, contact: str, boot: int, probe: int, *, confirmed: bool, office: Primary) -> None:
+    def add(self, contact: str, boot: int, probe: int, *, confirmed: bool, office: Office) -> None:
         """Note a probe; a confirmed one waits for the next round."""
         if len(self.waiting) >= self.limit:
             return  # the contact asks again
         self.waiting.append((contact, boot, probe, office.authority.sequence + 1 if confirmed else 0))
 
-    def wants_round(self, office: Primary) -> bool:
+    def wants_round(self, office: Office) -> bool:
         """Return whether some probe waits for a round that has not begun, and none is under way."""
         authority = office.authority
         if authority.confirmed_round() < authority.sequence:
             return False  # rounds that nobody waits for would push the send times of earlier ones out
         return any(item[3] > authority.sequence for item in self.waiting)
 
-    def answer(self, office: Primary, contact: Contact) -> None:
+    def answer(self, office: Office, contact: Contact) -> None:
         """Answer what can be answered."""
         if not self.waiting:
             return

@@ -14,7 +14,7 @@ from replicad.core.model.operations import CONFIGURATION, encode_batch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from replicad.core.group.primary import Primary
+    from replicad.core.group.office import Office
     from replicad.core.group.state import GroupState
 
 FRESH_HEARTBEATS = 20
@@ -158,7 +158,7 @@ class Membership:
 
     # --- meeting others ---------------------------------------------------------------------------------------------
 
-    def on_introduce(self, sender: str, message: Introduce, office: Primary | None) -> None:
+    def on_introduce(self, sender: str, message: Introduce, office: Office | None) -> None:
         """Remember it; answer an unformed node with what this one holds; a coordinator welcomes a new disk."""
         state = self.state
         self.introductions[sender] = Introduction(
@@ -192,7 +192,7 @@ class Membership:
 
     # --- re-admission -----------------------------------------------------------------------------------------------
 
-    def admit(self, office: Primary) -> None:
+    def admit(self, office: Office) -> None:
         """Coordinator: re-admit a new disk that has caught up, through the log (M1, M3, M4)."""
         state = self.state
         configuration = state.configuration
@@ -213,11 +213,11 @@ class Membership:
         state.event("readmission_proposed", member=name, disk=disk, slot=slot)
         office.propose(encode_batch(CONFIGURATION, configuration.with_disk(name, disk, slot).encode()))
 
-    def may_propose(self, office: Primary) -> bool:
+    def may_propose(self, office: Office) -> bool:
         """Return whether all slots below are committed (M1)."""
         return office.assigned == self.state.log.committed
 
-    def _candidate(self, office: Primary) -> tuple[str, str] | None:
+    def _candidate(self, office: Office) -> tuple[str, str] | None:
         state = self.state
         if state.log.open_configuration() or state.role is not Role.COORDINATOR:
             return None

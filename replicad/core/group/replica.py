@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
 from replicad.core.group.acceptor import Acceptor
 from replicad.core.group.catch_up import CatchUp
 from replicad.core.group.checkpoints import Checkpoints, Digests
 from replicad.core.group.configuration import Configuration
 from replicad.core.group.contact import Contact, ProbeDesk
+from replicad.core.group.dispatch import dispatch
 from replicad.core.group.election import Election
 from replicad.core.group.membership import Membership
-from replicad.core.group.primary import Primary
+from replicad.core.group.office import Office
 from replicad.core.group.state import GroupState, Role
 from replicad.core.group.tenure import Tenure
 from replicad.core.journal.records import CheckpointRecord
@@ -69,7 +70,7 @@ class Replica:
             random=random,
             now=now,
         )
-        self.office: Primary | None = None
+        self.office: Office | None = None
         self.acceptor = Acceptor(self.state, self.become_follower, lambda: self.tenure.ends(self.office))
         self.election = Election(
             self.state, self.acceptor, self.become_candidate, self.become_coordinator, self.become_follower
@@ -168,7 +169,7 @@ class Replica:
         state = self.state
         state.role = Role.COORDINATOR
         self.acceptor.drop_lease()
-        self.office = Primary(state, epoch, recovered, promisers)
+        self.office = Office(state, epoch, recovered, promisers)
         self.checkpoints.begin_office()
         self.digests.begin_office()
         self.tenure.begin()
@@ -194,90 +195,8 @@ class Replica:
     def step(self, sender: str, sender_disk: str, message: m.Message, now: int) -> Effects:
         """Take one message of a peer whose link's handshake named ``sender_disk``."""
         self.state.now = now
-        self._dispatch(sender, sender_disk, message)
+        dispatch(self, sender, sender_disk, message)
         return self._finish()
-
-    def _dispatch(self, sender: str, disk: str, message: m.Message) -> None:
-        """Every message has one place to go. What votes or counts must come from a member's current disk."""
-        match message:
-            case m.Introduce():
-                self.membership.on_introduce(sender, message, self.office)
-            case m.Form():
-                self.membership.on_form(message)
-            case m.Welcome():
-                self.membership.on_welcome(sender, message)
-            case m.FetchSlots():
-                self.catch_up.on_fetch_slots(sender, message)
-            case m.Slots():
-                if self.catch_up.on_slots(sender, message):
-                    self.election.on_progress()
-            case m.Truncated():
-                self.catch_up.on_truncated(sender, message)
-            case m.FetchCheckpoint():
-                self.catch_up.on_fetch_checkpoint(sender, message)
-            case m.CheckpointChunk():
-                self.catch_up.on_chunk(sender, message)
-            case _:
-                if self.state.counts(sender, disk):
-                    self._dispatch_member(sender, disk, message)
-
-    def _dispatch_member(self, sender: str, disk: str, message: m.Message) -> None:
-        match message:
-            case m.Accept():
-                self.acceptor.on_accept(sender, message)
-            case m.Forward():
-                self.tenure.on_forward(sender, message, self.office)
-            case m.Accepted() | m.HeartbeatAck() | m.ReadProbe() | m.CheckpointRequest():
-                if self.office is not None:
-                    self._dispatch_office(sender, message, self.office)
-            case m.Committed():
-                self.acceptor.on_committed(sender, message)
-            case m.Heartbeat():
-                self._on_heartbeat(sender, message)
-            case m.PreVote():
-                self.acceptor.on_pre_vote(sender, message)
-            case m.PreVoteAnswer():
-                self.election.on_pre_vote_answer(sender, message)
-            case m.Prepare():
-                self.acceptor.on_prepare(sender, message)
-            case m.Promise():
-                self.election.on_promise(sender, disk, message)
-            case m.Rejected():
-                self.tenure.on_rejected(message, self.office)
-            case m.FetchValues():
-                self.acceptor.on_fetch_values(sender, message)
-            case m.Values():
-                self.election.on_values(sender, message)
-            case m.Release():
-                self.acceptor.on_release(sender, message)
-            case m.ForwardRefused():
-                self.contact.on_refused(message)
-            case m.Durable():
-                self.contact.on_durable(message)
-            case m.ReadPoint():
-                self.contact.on_read_point(message)
-            case _:
-                raise AssertionError(f"{type(message).__name__} has no handler")
-
-    def _dispatch_office(
-        self, sender: str, message: m.Accepted | m.HeartbeatAck | m.ReadProbe | m.CheckpointRequest, office: Primary
-    ) -> None:
-        """Messages to a coordinator; without an office they mean nothing."""
-        match message:
-            case m.Accepted():
-                if message.epoch == office.epoch:
-                    office.on_accepted(sender, message)
-            case m.HeartbeatAck():
-                if message.epoch == office.epoch:
-                    office.on_heartbeat_ack(sender, message)
-                    self.checkpoints.on_report(sender, message)
-                    self.digests.on_report(sender, message.digest_slot, message.digest)
-            case m.ReadProbe():
-                self.desk.add(sender, message.boot, message.probe, confirmed=message.confirmed, office=office)
-            case m.CheckpointRequest():
-                self.checkpoints.wanted = True
-            case _:
-                assert_never(message)
 
     def tick(self, now: int) -> Effects:
         """Let time pass; call every 10 ms."""
@@ -310,7 +229,7 @@ class Replica:
         self.contact.submit(operations, self._open_office())
         return self._finish()
 
-    def _open_office(self) -> Primary | None:
+    def _open_office(self) -> Office | None:
         return self.office if self.office is not None and not self.state.leaving else None
 
     def pending_operations(self) -> list[tuple[bytes, bytes]]:
@@ -421,7 +340,8 @@ class Replica:
 
     # --- the office -------------------------------------------------------------------------------------------------
 
-    def _on_heartbeat(self, sender: str, message: m.Heartbeat) -> None:
+    def on_heartbeat(self, sender: str, message: m.Heartbeat) -> None:
+        """Follow the coordinator, obey what it says of checkpoint and digest, and answer."""
         if not self.acceptor.on_heartbeat(sender, message):
             return
         if not self.checkpoints.on_announced((message.checkpoint, message.checkpoint_digest)):
@@ -446,7 +366,7 @@ class Replica:
             state.rebuilding = True
             state.event("rebuilding", why=why)
 
-    def _tick_office(self, office: Primary) -> None:
+    def _tick_office(self, office: Office) -> None:
         state = self.state
         if not self.tenure.lasts(office):
             return
@@ -461,7 +381,7 @@ class Replica:
         if state.now - office.authority.last_round_at >= state.limits.heartbeat_us:
             self._send_heartbeats(office)
 
-    def _send_heartbeats(self, office: Primary) -> None:
+    def _send_heartbeats(self, office: Office) -> None:
         office.heartbeat(self.checkpoints.announced, self.digests.verdict)
 
     # --- the end of every step --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from replicad.core.group.acceptor import Acceptor
     from replicad.core.group.election import Election
-    from replicad.core.group.primary import Primary
+    from replicad.core.group.office import Office
     from replicad.core.group.state import GroupState
 
 
@@ -36,18 +36,18 @@ class Tenure:
         """A new office begins."""
         self.reelect_above = 0
 
-    def remember(self, office: Primary) -> None:
+    def remember(self, office: Office) -> None:
         """The office ends: what it granted may last longer."""
         authority = office.authority
         self.past_until = max(self.past_until, authority.grants_until(), authority.authority_until())
 
-    def ends(self, office: Primary | None) -> int:
+    def ends(self, office: Office | None) -> int:
         """Return when all grants and the authority of this node's offices have ended (L1)."""
         if office is None:
             return self.past_until
         return max(self.past_until, office.authority.grants_until(), office.authority.authority_until())
 
-    def must_step_down(self, office: Primary) -> str:
+    def must_step_down(self, office: Office) -> str:
         """Return why the coordinator may not stay in office ("": it may): E4, M2."""
         if office.authority.lost():
             return "no majority acknowledged its heartbeats"
@@ -59,7 +59,7 @@ class Tenure:
             return "no majority of the new configuration has promised its epoch"
         return ""
 
-    def lasts(self, office: Primary) -> bool:
+    def lasts(self, office: Office) -> bool:
         """Return whether the office goes on; if not, it has been ended here."""
         why = self.must_step_down(office)
         if why:
@@ -71,7 +71,7 @@ class Tenure:
             return not self.stand_again(office)
         return True
 
-    def hand_over(self, office: Primary) -> bool:
+    def hand_over(self, office: Office) -> bool:
         """Leave in order, once all grants have ended and open slots are committed; returns whether it is done (E5)."""
         state = self.state
         office.authority.granting = False
@@ -85,11 +85,11 @@ class Tenure:
         state.broadcast(Release(office.epoch, self._successor(office)))
         return True
 
-    def grants_ended(self, office: Primary) -> bool:
+    def grants_ended(self, office: Office) -> bool:
         """Return whether nobody reads under a grant of this office any more."""
         return self.state.now >= office.authority.grants_until()
 
-    def stand_again(self, office: Primary) -> bool:
+    def stand_again(self, office: Office) -> bool:
         """Stand for an epoch above the promise that is in the way, once all grants have ended (E5)."""
         state = self.state
         office.authority.granting = False
@@ -103,18 +103,18 @@ class Tenure:
         self.election.stand(predecessor=office.epoch)
         return True
 
-    def _successor(self, office: Primary) -> str:
+    def _successor(self, office: Office) -> str:
         best = max(office.authority.peers.items(), key=lambda item: (item[1].matched, item[0]), default=None)
         return best[0] if best else ""
 
-    def on_rejected(self, message: Rejected, office: Primary | None) -> None:
+    def on_rejected(self, message: Rejected, office: Office | None) -> None:
         """Someone promised a higher epoch: a candidate gives up, a coordinator stands again above it."""
         self.election.on_rejected(message)
         if office is not None and message.epoch == office.epoch:
             self.reelect_above = max(self.reelect_above, message.promised)
             office.authority.granting = False
 
-    def on_forward(self, sender: str, message: Forward, office: Primary | None) -> None:
+    def on_forward(self, sender: str, message: Forward, office: Office | None) -> None:
         """Put a contact's operations in the queue of the office, or refuse them."""
         refused = []
         for encoded in message.operations:

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from replicad.lab.mutations.registry import Function
 
 ACCEPTOR = "core.group.acceptor:Acceptor"
-PRIMARY = "core.group.primary:Primary"
+OFFICE = "core.group.office:Office"
 
 # --- C1 ---------------------------------------------------------------------------------------------------------------
 
 register("view-ignored", "C1", "a majority alone commits", "core.group.view:View", "limit")(
     instead(lambda _self, slot: slot)
 )
-register("majority-ignored", "C1", "the view alone commits", PRIMARY, "majority_matched")(
+register("majority-ignored", "C1", "the view alone commits", OFFICE, "majority_matched")(
     instead(lambda _self, own: own)
 )
 
@@ -82,7 +82,7 @@ def _operations(value: bytes) -> tuple[bytes, ...]:
     return payload if kind == OPERATIONS and isinstance(payload, tuple) else ()
 
 
-@register("early-answer-beyond-window", "C5", "ack=majority is given where the operation has expired", PRIMARY, "offer")
+@register("early-answer-beyond-window", "C5", "ack=majority is given where the operation has expired", OFFICE, "offer")
 def _early_answer_beyond_window(original: Function) -> Function:
     def offer(self: Any, operation: bytes, contact: str, ack: int, request_id: bytes) -> bool:
         taken = bool(original(self, operation, contact, ack, request_id))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 ACCEPTOR = "core.group.acceptor:Acceptor"
 ELECTION = "core.group.election:Election"
-PRIMARY = "core.group.primary:Primary"
+OFFICE = "core.group.office:Office"
 STATE = "core.group.state:GroupState"
 TENURE = "core.group.tenure:Tenure"
 
@@ -93,12 +93,12 @@ def _prefix_not_fetched(original: Function) -> Function:
     return on_promise
 
 
-register("office-reads-at-once", "E3", "a new coordinator reads before H is applied", PRIMARY, "reads_until")(
+register("office-reads-at-once", "E3", "a new coordinator reads before H is applied", OFFICE, "reads_until")(
     instead(lambda self: self.authority.authority_until())
 )
 
 
-@register("office-grants-at-once", "E3", "a new coordinator grants leases before H is applied", PRIMARY, "may_grant")
+@register("office-grants-at-once", "E3", "a new coordinator grants leases before H is applied", OFFICE, "may_grant")
 def _office_grants_at_once(original: Function) -> Function:
     def may_grant(self: Any, name: str) -> bool:
         recovered, self.recovered = self.recovered, 0

@@ -18,7 +18,7 @@ register(
     "slots-above-configuration",
     "M1",
     "slots are assigned above an open configuration",
-    "core.group.primary:Primary",
+    "core.group.office:Office",
     "above_configuration",
 )(always(value=True))
 register("configuration-above-open", "M1", "a configuration is proposed above open slots", MEMBERSHIP, "may_propose")(
@@ -33,7 +33,7 @@ register(
 )(instead(lambda self: {name: report.disk for name, report in self.reports.items() if report.complete}))
 
 
-@also("old-promises-count", "core.group.primary:Primary", "has_promises")
+@also("old-promises-count", "core.group.office:Office", "has_promises")
 def _promises_not_counted(_original: Function) -> Function:
     return lambda *_arguments: True
 

@@ -27,7 +27,7 @@ Queued = tuple[bytes, str, int, bytes, int]
 """``(encoded operation, contact, ack, request id, last slot in which it may be acknowledged before it is applied)``."""
 
 
-class Primary:
+class Office:
     """One epoch in office. A new epoch makes a new object, so nothing of an old office can leak into it."""
 
     def __init__(self, state: GroupState, epoch: int, recovered: int, promisers: dict[str, str]) -> None:

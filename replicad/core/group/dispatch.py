@@ -1,0 +1,99 @@
+"""Every message has one place to go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from replicad.core.model import messages as m
+
+if TYPE_CHECKING:
+    from replicad.core.group.office import Office
+    from replicad.core.group.replica import Replica
+
+
+def dispatch(replica: Replica, sender: str, disk: str, message: m.Message) -> None:
+    """Every message has one place to go. What votes or counts must come from a member's current disk."""
+    match message:
+        case m.Introduce():
+            replica.membership.on_introduce(sender, message, replica.office)
+        case m.Form():
+            replica.membership.on_form(message)
+        case m.Welcome():
+            replica.membership.on_welcome(sender, message)
+        case m.FetchSlots():
+            replica.catch_up.on_fetch_slots(sender, message)
+        case m.Slots():
+            if replica.catch_up.on_slots(sender, message):
+                replica.election.on_progress()
+        case m.Truncated():
+            replica.catch_up.on_truncated(sender, message)
+        case m.FetchCheckpoint():
+            replica.catch_up.on_fetch_checkpoint(sender, message)
+        case m.CheckpointChunk():
+            replica.catch_up.on_chunk(sender, message)
+        case _:
+            if replica.state.counts(sender, disk):
+                _dispatch_member(replica, sender, disk, message)
+
+
+def _dispatch_member(replica: Replica, sender: str, disk: str, message: m.Message) -> None:
+    match message:
+        case m.Accept():
+            replica.acceptor.on_accept(sender, message)
+        case m.Forward():
+            replica.tenure.on_forward(sender, message, replica.office)
+        case m.Accepted() | m.HeartbeatAck() | m.ReadProbe() | m.CheckpointRequest():
+            if replica.office is not None:
+                _dispatch_office(replica, sender, message, replica.office)
+        case m.Committed():
+            replica.acceptor.on_committed(sender, message)
+        case m.Heartbeat():
+            replica.on_heartbeat(sender, message)
+        case m.PreVote():
+            replica.acceptor.on_pre_vote(sender, message)
+        case m.PreVoteAnswer():
+            replica.election.on_pre_vote_answer(sender, message)
+        case m.Prepare():
+            replica.acceptor.on_prepare(sender, message)
+        case m.Promise():
+            replica.election.on_promise(sender, disk, message)
+        case m.Rejected():
+            replica.tenure.on_rejected(message, replica.office)
+        case m.FetchValues():
+            replica.acceptor.on_fetch_values(sender, message)
+        case m.Values():
+            replica.election.on_values(sender, message)
+        case m.Release():
+            replica.acceptor.on_release(sender, message)
+        case m.ForwardRefused():
+            replica.contact.on_refused(message)
+        case m.Durable():
+            replica.contact.on_durable(message)
+        case m.ReadPoint():
+            replica.contact.on_read_point(message)
+        case _:
+            raise AssertionError(f"{type(message).__name__} has no handler")
+
+
+def _dispatch_office(
+    replica: Replica,
+    sender: str,
+    message: m.Accepted | m.HeartbeatAck | m.ReadProbe | m.CheckpointRequest,
+    office: Office,
+) -> None:
+    """Messages to a coordinator; without an office they mean nothing."""
+    match message:
+        case m.Accepted():
+            if message.epoch == office.epoch:
+                office.on_accepted(sender, message)
+        case m.HeartbeatAck():
+            if message.epoch == office.epoch:
+                office.on_heartbeat_ack(sender, message)
+                replica.checkpoints.on_report(sender, message)
+                replica.digests.on_report(sender, message.digest_slot, message.digest)
+        case m.ReadProbe():
+            replica.desk.add(sender, message.boot, message.probe, confirmed=message.confirmed, office=office)
+        case m.CheckpointRequest():
+            replica.checkpoints.wanted = True
+        case _:
+            assert_never(message)
