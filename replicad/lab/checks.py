@@ -11,6 +11,8 @@
   and nothing is asked of it but the checks above.
 * ``past state``: every read, also a stale one, shows the state after some slot that was committed by then, namely the
   one that the node says it has applied.
+* ``bookmark``: a read with a bookmark shows a state that has the writes up to that index.
+* ``session``: histories of clients that move between nodes with bookmarks have the four session guarantees.
 * ``linearizable``: histories of ``ack=all`` writes and of linearizable and consistent reads.
 * ``equal stores``: after healing all stores hold what the model holds, also one that was made to diverge.
 
@@ -20,6 +22,7 @@ A broken one raises :class:`Violation`. Nothing here forgives: what a level does
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import zip_longest
 
 from replicad.core.model.operations import (
@@ -30,10 +33,11 @@ from replicad.core.model.operations import (
     Result,
     decode_batch,
 )
-from replicad.lab.history import Operation
+from replicad.lab.history import Operation, Read, Sessions, Write
 from replicad.lab.linearizability import Verdict
 from replicad.lab.linearizability import check as check_linearizable
 from replicad.lab.model import Model
+from replicad.lab.sessions import check as check_sessions
 from replicad.lab.transcript import show_batch
 
 
@@ -63,6 +67,8 @@ class Judge:
         self.differs: Callable[[str], bool] = lambda _node: False
         """Whether a node's state was made to diverge: finding that out is the nodes' affair, until they are healed."""
         self._chooser: list[str] = [""]
+        self._indexes = [0]
+        """Slot -> index of the last operation up to there."""
         self._digests: dict[int, tuple[bytes, str]] = {}
         self._majority: dict[bytes, str] = {}
         self._repeats_seen = 0
@@ -87,6 +93,7 @@ class Judge:
         self.chosen.append(value)
         self._chooser.append(node)
         self.model.apply(value)
+        self._indexes.append(self.model.index)
         kind, payload = decode_batch(value)
         if kind == CONFIGURATION and isinstance(payload, bytes):
             self.configuration = payload
@@ -138,6 +145,31 @@ class Judge:
         expected = self.model.at(key, slot).value
         if value != expected:
             raise Violation("past state", f"{node} read {key!r} after slot {slot}: {value!r} instead of {expected!r}")
+
+    def bookmark(self, node: str, bookmark: int, slot: int) -> None:
+        """A node served a read with this bookmark from its state after ``slot``."""
+        if self._indexes[slot] < bookmark:
+            raise Violation(
+                "bookmark",
+                f"{node} served a read with the bookmark {bookmark} after slot {slot}, of index {self._indexes[slot]}",
+            )
+
+    def order(self) -> list[Write]:
+        """Return all writes that took effect and changed something, each with its index."""
+        versions = self.model.versions
+        return [Write(key, version.index, version.value) for key in versions for version in versions[key]]
+
+    def sessions(self, seen: Sessions) -> int:
+        """Judge what moving clients saw; returns how many anomalies their reads without a bookmark met."""
+        order = self.order()
+        anomalies = check_sessions(seen, order)
+        if anomalies:
+            raise Violation("session", str(anomalies[0]))
+        everything = {
+            session: [replace(o, promised=True) if isinstance(o, Read) else o for o in operations]
+            for session, operations in seen.items()
+        }
+        return len(check_sessions(everything, order))
 
     def history(self, operations: Iterable[Operation]) -> None:
         """Judge what clients saw."""

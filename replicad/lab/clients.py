@@ -53,7 +53,9 @@ class Servers(Protocol):
     ) -> bool:
         """Send a write to a node; False: nobody listens there."""
 
-    def request_read(self, node: str, key: bytes, level: Level, answer: Callable[[Outcome], None]) -> bool:
+    def request_read(
+        self, node: str, key: bytes, level: Level, answer: Callable[[Outcome], None], bookmark: int = 0
+    ) -> bool:
         """Send a read to a node; False: nobody listens there."""
 
     def note(self, node: str, text: str) -> None:
@@ -74,6 +76,7 @@ class Request:
     cas: int = NO_CAS
     ack: int = ACK_ALL
     level: Level = Level.STALE
+    bookmark: int = 0
     idempotency: bytes = b""
     action: Action | None = None
     record: int = 0
@@ -95,7 +98,8 @@ class Request:
     def __str__(self) -> str:
         key = self.key.decode()
         if self.is_read:
-            return f"{self.client} get {key} {self.level.name.lower()}"
+            bookmark = f" bookmark={self.bookmark}" if self.level is Level.SESSION else ""
+            return f"{self.client} get {key} {self.level.name.lower()}{bookmark}"
         verbs = {PUT: f"put {key}={self.value[:12].decode()}", DELETE: f"delete {key}"}
         cas = "" if self.cas == NO_CAS else f" cas={self.cas}"
         ack = {ACK_MAJORITY: " ack=majority", ACK_ONE: " ack=one"}.get(self.ack, "")
@@ -115,6 +119,7 @@ class Clients:
         self._values = 0
         self._stopped = False
         self._open = 0
+        self._names = [f"c{number + 1}" for number in range(load.clients)]
         self._keys = [b"k%d" % number for number in range(load.keys)]
         self._seen: dict[tuple[str, bytes], tuple[bytes | None, int]] = {}
         """What a client last read at a key: value and modify index (0: absent)."""
@@ -129,8 +134,8 @@ class Clients:
 
     def start(self) -> None:
         """Let every client begin at a time of its own."""
-        for number in range(self._load.clients):
-            self._servers.queue.after(self._random.randrange(200_000), self._round, f"c{number + 1}")
+        for name in self._names:
+            self._servers.queue.after(self._random.randrange(200_000), self._round, name)
 
     def stop(self) -> None:
         """Begin nothing new."""
@@ -242,7 +247,7 @@ class Clients:
             answer(Outcome(error="unknown_outcome"))
 
         if request.is_read:
-            sent = servers.request_read(node, request.key, request.level, answer)
+            sent = servers.request_read(node, request.key, request.level, answer, request.bookmark)
         else:
             sent = servers.request_write(node, request, request.cas, request.idempotency, answer)
         if sent:
@@ -258,11 +263,14 @@ class Clients:
                 self._servers.queue.after(self._random.randrange(1_000, 100_000), self._attempt, request, ended)
                 return
         self._servers.note(node, f"{request}: {_show(request, outcome)}")
-        name = outcome.error or "ok"
+        name = self._counted_as(request, outcome)
         self.counts[name] = self.counts.get(name, 0) + 1
         self._record(request, outcome)
         self._open -= 1
         ended()
+
+    def _counted_as(self, _request: Request, outcome: Outcome) -> str:
+        return outcome.error or "ok"
 
     def _may_retry(self, request: Request, outcome: Outcome) -> bool:
         if self._stopped or request.attempts >= self._load.attempts_max or outcome.error == "key_reused":

@@ -38,6 +38,8 @@ class Level(IntEnum):
     STALE = 0
     LINEARIZABLE = 1
     CONSISTENT = 2
+    SESSION = 3
+    """As fresh as its bookmark: any node's own state, once the node has applied the writes up to that index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Outcome:
     error: str = ""
     result: Result | None = None
     entry: Entry | None = None
+    applied: int = 0
+    """The index of the last write in the state that a read shows."""
 
     @property
     def definite(self) -> bool:
@@ -78,6 +82,8 @@ class _Read:
     slot: int = -1
     """Apply this slot, then read; -1: not known yet."""
     asked: int = 0
+    bookmark: int = 0
+    """Have the writes up to this index applied, then read."""
 
 
 class Contact:
@@ -122,9 +128,9 @@ class Contact:
         batch, self._batch = self._batch, []
         self._node.step(self._node.replica.submit, batch)
 
-    def read(self, key: bytes, level: Level, patience: int, answer: Answer, now: int) -> Effects | None:
-        """Serve a read, now or when the slot that it must see is applied; ``now`` was sampled after it arrived (L4)."""
-        read = _Read(key, level, now + patience, answer, asked=now)
+    def read(self, key: bytes, level: Level, bookmark: int, patience: int, answer: Answer, now: int) -> Effects | None:
+        """Serve a read, now or when what it must see is applied; ``now`` was sampled after it arrived (L4)."""
+        read = _Read(key, level, now + patience, answer, asked=now, bookmark=bookmark)
         if not self._node.readable:
             answer(Outcome(error="not_ready"))
             return None
@@ -136,7 +142,7 @@ class Contact:
             if slot is not None:
                 read.slot = slot
         self._reads.append(read)
-        if read.slot < 0:
+        if level is not Level.SESSION and read.slot < 0:
             return self._probe(read, now)
         self.serve_reads()
         return None
@@ -149,7 +155,9 @@ class Contact:
     def _serve(self, read: _Read) -> None:
         slot, entry = self._node.read(read.key)
         self._judge.read(self._node.name, read.key, entry.value if entry else None, slot)
-        read.answer(Outcome(entry=entry))
+        if read.level is Level.SESSION:
+            self._judge.bookmark(self._node.name, read.bookmark, slot)
+        read.answer(Outcome(entry=entry, applied=self._node.machine.index))
 
     # --- what the replica and the executor report ---------------------------------------------------------------------
 
@@ -162,15 +170,22 @@ class Contact:
         self.serve_reads()
 
     def serve_reads(self) -> None:
-        """Serve every read whose slot is applied by now."""
+        """Serve every read whose slot, or bookmark, is applied by now."""
         if not self._reads or not self._node.readable:
             return
-        applied = self._node.applied_slot
-        ready = [read for read in self._reads if 0 <= read.slot <= applied]
+        ready: list[_Read] = []
+        waiting: list[_Read] = []
+        for read in self._reads:
+            (ready if self._has_applied_for(read) else waiting).append(read)
         if ready:
-            self._reads = [read for read in self._reads if not 0 <= read.slot <= applied]
+            self._reads = waiting
             for read in ready:
                 self._serve(read)
+
+    def _has_applied_for(self, read: _Read) -> bool:
+        if read.level is Level.SESSION:
+            return self._node.machine.index >= read.bookmark
+        return 0 <= read.slot <= self._node.applied_slot
 
     def results(self, results: list[tuple[bytes, Result]]) -> None:
         """Operations were applied here (C4), or an installed checkpoint remembers them."""
@@ -230,9 +245,9 @@ class Contact:
             self._reads = [read for read in self._reads if read.deadline > now]
             self._probes = {number: read for number, read in self._probes.items() if read.deadline > now}
             for read in late_reads:
-                read.answer(Outcome(error="timeout"))
+                read.answer(Outcome(error="behind" if read.level is Level.SESSION else "timeout"))
         for read in self._reads:
-            if read.slot < 0 and now - read.asked >= PROBE_AGAIN_US:
+            if read.level is not Level.SESSION and read.slot < 0 and now - read.asked >= PROBE_AGAIN_US:
                 read.asked = now
                 self._node.step(self._probe, read)
 

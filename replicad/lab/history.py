@@ -15,7 +15,7 @@ How an operation ended decides how it is recorded:
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -120,3 +120,36 @@ class Recorder:
     def operations(self) -> list[Operation]:
         """Return the history so far, in order of the calls."""
         return list(self._operations.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A write that took effect: ``index`` is its place in the total order of writes; ``value`` None removed the key."""
+
+    key: Key
+    index: int
+    value: Value | None = None
+
+    def __str__(self) -> str:
+        return f"write {self.index}: {self.key!r} = {self.value!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A read that ``server`` answered with ``value`` (None: the key is absent)."""
+
+    key: Key
+    value: Value | None
+    server: Hashable
+    applied: int | None = None
+    """The index up to which the server says it had applied writes; None if it said nothing."""
+    promised: bool = True
+    """Whether the session guarantees were asked for; if not, the read tells what was seen, and is never at fault."""
+
+    def __str__(self) -> str:
+        said = "" if self.applied is None else f", which says it has applied {self.applied}"
+        return f"read {self.key!r} = {self.value!r} at {self.server}{said}"
+
+
+Sessions: TypeAlias = Mapping[str, Sequence[Read | Write]]
+"""Session -> its acknowledged operations in the order in which the session did them, one after the other."""

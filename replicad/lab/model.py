@@ -37,6 +37,8 @@ class Version:
     flags: int = 0
     create: int = 0
     modify: int = 0
+    index: int = 0
+    """The operation that left it so, also if that removed the key."""
 
 
 ABSENT = Version(0, None)
@@ -127,6 +129,7 @@ class Model:
         return MORE if len(keys) > DELETE_SLICE else APPLIED
 
     def _write(self, key: bytes, version: Version) -> None:
+        version.index = self.index
         self.versions.setdefault(key, []).append(version)
 
     def at(self, key: bytes, slot: int) -> Version:

@@ -8,13 +8,16 @@ commands and returns the text with everything indented made anew; a test compare
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from replicad.core.group.configuration import PROTOCOLS
 from replicad.core.model.limits import Limits
-from replicad.core.model.operations import ACK_ALL, ACK_MAJORITY, ACK_ONE, APPLIED, DELETE, NO_CAS, PUT
+from replicad.core.model.operations import ACK_ALL, ACK_MAJORITY, ACK_ONE, APPLIED, DELETE, NO_CAS, PUT, REMOTE_WRITE
 from replicad.lab.clients import Request
 from replicad.lab.contact import Level, Outcome
+from replicad.lab.mutations import MUTATIONS, mutated
 from replicad.lab.stage import Stage
 from replicad.lab.transcript import show_epoch
 
@@ -41,6 +44,13 @@ def play(text: str) -> str:
     if not lines or not lines[0].strip() or lines[0].startswith((">", "#", " ")):
         raise ScenarioError("line 1: a scenario begins with its title")
     scenario = Scenario()
+    try:
+        return _play(scenario, lines)
+    finally:
+        scenario.close()
+
+
+def _play(scenario: Scenario, lines: list[str]) -> str:
     blocks: list[list[str]] = [[lines[0].rstrip()], []]
     for number, line in enumerate(lines[1:], 2):
         if line.startswith("#"):
@@ -63,15 +73,20 @@ def play(text: str) -> str:
 class Scenario:
     """A cluster and the commands that lead it. Times are milliseconds; ``A>B`` is the link from A to B.
 
-    * ``cluster [nodes=3] [LIMIT=NUMBER …]``: first of all, and only if something differs from the defaults;
-    * ``form``: start all nodes, let them form a group, start them again, and wait until they are ready; tells nothing.
-      ``n1`` is the primary then, because its voters all wait for the same moment and it stands first;
+    * ``cluster [nodes=3] [founders=3] [protocol=active] [LIMIT=NUMBER …]``: first of all, and only if something differs
+      from the defaults;
+    * ``without MUTATION``: with one rule switched off from now on (a name of ``replicad.lab.mutations``);
+    * ``form``: start the founders (all nodes unless ``cluster`` says otherwise), let them form a group, start them
+      again, and wait until they are ready; tells nothing. ``n1`` is the coordinator then, because its voters all wait
+      for the same moment and it stands first;
     * ``start NODE…``, ``kill NODE…`` (the process), ``power NODE…`` (the machine), ``wipe NODE`` (a dead node's data),
       ``corrupt NODE KEY`` (the value in its store), ``pause NODE``, ``resume NODE``, ``hang NODE MS`` (its flushes);
     * ``cut A>B…``, ``join A>B…``, ``lose MESSAGE A>B [COUNT]`` (the next ones of this kind);
     * ``put NODE KEY=VALUE [cas=N] [ack=all|majority|one]``, ``delete NODE KEY``, ``get NODE KEY [stale|consistent]``:
       send it and wait for the answer; with ``begin`` in front: send it, and let no time pass;
     * ``checkpoint NODE`` (ask for one there), ``leave NODE`` (SIGTERM: it hands over);
+    * ``change NODE KIND ARGUMENT``: ask there for a change of the group (``add n4``, ``protocol active``, see
+      ``replicad.core.group.changes``) and wait for the answer; with ``begin`` in front: wait for nothing;
     * ``wait MS``, ``wait until ready`` (every running node serves reads and has applied everything), ``wait until NODE
       is ROLE``, ``wait until view NODE,NODE…``, ``wait until applied NODE SLOT``;
     * ``state`` (of every node), ``show MESSAGE…``, ``hide MESSAGE…``; ``quietly`` in front of a command: tell nothing.
@@ -81,6 +96,7 @@ class Scenario:
         self._stage: Stage | None = None
         self._command_at = 0
         self._extra: list[str] = []
+        self._switched_off = ExitStack()
         self._commands: dict[str, Callable[[list[str]], None]] = {
             "cluster": self._cluster,
             "form": self._form,
@@ -96,9 +112,11 @@ class Scenario:
             "join": self._join,
             "lose": self._lose,
             "begin": self._begin,
+            "change": self._change,
             "checkpoint": self._checkpoint,
             "leave": self._leave,
             "wait": self._wait,
+            "without": self._without,
             "state": self._state,
             "show": self._show,
             "hide": self._hide,
@@ -142,12 +160,26 @@ class Scenario:
     def _cluster(self, words: list[str]) -> None:
         if self._stage is not None:
             raise ScenarioError("the cluster is there already")
-        options = {name: int(value) for name, _, value in (word.partition("=") for word in words)}
-        nodes = options.pop("nodes", 3)
+        texts = {name: value for name, _, value in (word.partition("=") for word in words)}
+        protocol = texts.pop("protocol", REMOTE_WRITE)
+        if protocol not in PROTOCOLS:
+            raise ScenarioError(f"there is no protocol {protocol}; there are {' and '.join(PROTOCOLS)}")
+        options = {name: int(value) for name, value in texts.items()}
+        nodes, founders = options.pop("nodes", 3), options.pop("founders", 0)
         try:
-            self._stage = Stage(nodes, replace(LIMITS, **options))
+            self._stage = Stage(nodes, replace(LIMITS, **options), founders, protocol)
         except TypeError as error:
             raise ScenarioError(f"unknown limit among {', '.join(options)}") from error
+
+    def _without(self, words: list[str]) -> None:
+        (name,) = words
+        if name not in MUTATIONS:
+            raise ScenarioError(f"there is no mutation {name}")
+        self._switched_off.enter_context(mutated(name))
+
+    def close(self) -> None:
+        """Switch on again what ``without`` switched off."""
+        self._switched_off.close()
 
     def _node(self, name: str) -> SimulatedNode:
         if name not in self.stage.nodes:
@@ -159,7 +191,7 @@ class Scenario:
             self._node(name).start()
 
     def _form(self, _words: list[str]) -> None:
-        everyone = list(self.stage.names)
+        everyone = list(self.stage.founders)
         self._start(everyone)
         self._until(lambda: all(self._role(name) == "follower" for name in everyone), "form")
         self.stage.run_for(SETTLE_US)
@@ -225,6 +257,19 @@ class Scenario:
         if process is not None:
             process.step(process.replica.request_checkpoint)
 
+    def _change(self, words: list[str], *, patient: bool = True) -> None:
+        name, kind, argument = words
+        process = self._node(name).process
+        if process is None:
+            raise ScenarioError(f"{name} is down")
+        self.stage.note(name, f"is asked for a change: {kind} {argument}")
+        number = process.change(kind, argument)
+        if patient:
+            self._until(lambda: number in process.changes, "answer")
+            refusal = process.changes[number]
+            self.stage.note(name, f"answers: {refusal or 'done'}")
+            self.stage.run_for(SETTLE_US)
+
     def _leave(self, words: list[str]) -> None:
         process = self._node(words[0]).process
         if process is not None:
@@ -235,8 +280,11 @@ class Scenario:
     # --- clients ------------------------------------------------------------------------------------------------------
 
     def _begin(self, words: list[str]) -> None:
+        if words[:1] == ["change"]:
+            self._change(words[1:], patient=False)
+            return
         if not words or words[0] not in _REQUESTS:
-            raise ScenarioError(f"only {', '.join(_REQUESTS)} can begin")
+            raise ScenarioError(f"only change, {', '.join(_REQUESTS)} can begin")
         self._request(words, patient=False)
 
     def _request(self, words: list[str], *, patient: bool) -> None:

@@ -123,7 +123,7 @@ class SimulatedNode:
             node=self.name,
             disk=self.disk_id,
             boot=boot,
-            members=self.simulator.names,
+            members=self.simulator.founders,
             limits=swarm.limits,
             durable=durable,
             applied=machine.applied_slot,
@@ -133,6 +133,7 @@ class SimulatedNode:
             rebuild=rebuild,
             random=Random(f"{boot}"),
             now=self.clock.read(self.simulator.queue.now),
+            protocol=swarm.protocol,
         )
         self._rebooted = False
         self.files.forget_pins()
@@ -152,7 +153,7 @@ class SimulatedNode:
     def _recover(self) -> Recovery:
         """Read the log; a damaged one is set aside."""
         trusted = 0 if self._rebooted or self.store_broken else Machine(self.store, 1 << 30).applied_slot
-        keep_above = {GROUP: trusted or self._newest_file()}
+        keep_above = {GROUP: trusted} if trusted else {}
         try:
             recovery = recover(self.disk.segments(), self._identity(), rebooted=self._rebooted, keep_above=keep_above)
         except DamageError as error:
@@ -165,9 +166,6 @@ class SimulatedNode:
         if self.rotten:
             raise Violation("rot is noticed", f"{self.name} starts on a damaged log: {self.rotten}")
         return recovery
-
-    def _newest_file(self) -> int:
-        return max(self.files.slots(), default=0)
 
     def set_aside(self) -> None:
         """Give up everything in the directory: a new disk id, state lost."""
@@ -192,18 +190,16 @@ class SimulatedNode:
         if not (self._rebooted or self.store_broken) and applied >= committed:
             return False
         self.store_broken = False
-        for slot in self.files.slots():
-            if slot < committed:
-                break
-            try:
-                self.store = self.files.load(slot)
-            except DamageError as error:
-                self.note(f"checkpoint {slot} is damaged: {error}")
-                self.simulator.count("checkpoint_damaged")
-            else:
-                return False
         self.store = MemoryStore()
-        return committed > 0
+        if not committed:
+            return False
+        try:
+            self.store = self.files.load(committed)
+        except (DamageError, KeyError) as error:
+            self.note(f"checkpoint {committed} is damaged: {error}")
+            self.simulator.count("checkpoint_damaged")
+            return True
+        return False
 
     # --- faults -------------------------------------------------------------------------------------------------------
 

@@ -64,6 +64,8 @@ class SimulatedProcess:
         self.installing = False
         self.leaving = False
         """It was asked to hand over, and its process is about to end."""
+        self.changes: dict[int, str] = {}
+        """Answered changes: number -> "" or why it was refused."""
         self._fuse: Callable[[], None] | None = None
         self._fuse_left = 0
         self._stopped_at: Iterator[None] | None = None
@@ -182,6 +184,7 @@ class SimulatedProcess:
             self.contact.durable(effects.durable_requests)
         if effects.refused_requests:
             self.contact.refused(effects.refused_requests)
+        self.changes.update(effects.changes)
         for transfer in effects.transfer:
             self._transfer(transfer)
             yield
@@ -212,7 +215,7 @@ class SimulatedProcess:
 
     def _send(self, to: str, message: Message) -> None:
         data = encode_message(message)
-        for target in self.node.peers if to == EVERYONE else (to,):
+        for target in self.replica.state.peers() if to == EVERYONE else (to,):
             self.simulator.transmit(self.name, self.node.disk_id, target, message, data)
 
     # --- inputs -------------------------------------------------------------------------------------------------------
@@ -238,6 +241,22 @@ class SimulatedProcess:
         self.contact.tick(self.clock())
         self.step(self.replica.tick)
         self.node.check_established()
+
+    def change(self, kind: str, argument: str) -> int:
+        """Ask for a change of the group; its answer will be in :attr:`changes` under the number returned."""
+        numbers: list[int] = []
+
+        def request(now: int) -> Effects:
+            number, effects = self.replica.request_change(kind, argument, now)
+            numbers.append(number)
+            return effects
+
+        self.step(request)
+        return numbers[0] if numbers else 0
+
+    def ask_change(self, kind: str, argument: str) -> None:
+        """Ask for a change, and see nothing of its answer."""
+        self.change(kind, argument)
 
     def leave(self) -> None:
         """Hand over (SIGTERM); whoever asked for it ends the process later."""

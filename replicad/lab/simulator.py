@@ -28,9 +28,12 @@ EVENTS_MAX = 3_000_000
 
 
 class Simulator:
-    """A cluster ``n1`` … ``n<nodes>`` whose processes are not started yet (:meth:`start_all`)."""
+    """A cluster ``n1`` … ``n<nodes>`` whose processes are not started yet (:meth:`start_all`).
 
-    def __init__(self, seed: int, swarm: Swarm, transcript: Transcript) -> None:
+    The first ``founders`` of them (0: all) form the group; the others are there to be added to it.
+    """
+
+    def __init__(self, seed: int, swarm: Swarm, transcript: Transcript, founders: int = 0) -> None:
         self.seed = seed
         self.swarm = swarm
         self.transcript = transcript
@@ -38,6 +41,7 @@ class Simulator:
         self.judge = Judge(swarm.limits.request_window_slots)
         self.network = Network(swarm.network, Random(f"{seed}/network"))
         self.names = tuple(f"n{number}" for number in range(1, swarm.nodes + 1))
+        self.founders = self.names[: founders or None]
         self.nodes = {name: SimulatedNode(self, name) for name in self.names}
         self.judge.differs = lambda name: self.nodes[name].diverged
         self.counts: dict[str, int] = {}
@@ -78,7 +82,7 @@ class Simulator:
             queue.at(time, self._arrive, source, disk, target, data)
 
     def _arrive(self, source: str, disk: str, target: str, data: bytes) -> None:
-        process = self.nodes[target].process
+        process = self.nodes[target].process if target in self.nodes else None
         if process is None:
             return
         message = decode_message(data)
@@ -120,13 +124,15 @@ class Simulator:
         )
         return True
 
-    def request_read(self, node: str, key: bytes, level: Level, answer: Callable[[Outcome], None]) -> bool:
+    def request_read(
+        self, node: str, key: bytes, level: Level, answer: Callable[[Outcome], None], bookmark: int = 0
+    ) -> bool:
         """Send a read to a node; False: nobody listens there."""
         process = self.nodes[node].process
         if process is None:
             return False
         patience = self.swarm.load.deadline_us
-        process.post(process.step, process.contact.read, key, level, patience, self._reply(answer))
+        process.post(process.step, process.contact.read, key, level, bookmark, patience, self._reply(answer))
         return True
 
     def _reply(self, answer: Callable[[Outcome], None]) -> Callable[[Outcome], None]:

@@ -11,8 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicad.core.group.configuration import Configuration
-from replicad.core.journal.records import CheckpointRecord, EntryRecord, FormationRecord, PromiseRecord
+from replicad.core.journal.records import (
+    CheckpointRecord,
+    EntryRecord,
+    FormationRecord,
+    PromiseRecord,
+    SlotPromiseRecord,
+)
 from replicad.core.kv.entries import decode_entry, encode_entry, make_entry
+from replicad.core.model.operations import ACTIVE, REMOTE_WRITE
 from replicad.lab.checks import Judge
 from replicad.lab.network import NetworkFaults
 from replicad.lab.simulated_node import SimulatedNode
@@ -198,9 +205,9 @@ class StageNode(SimulatedNode):
 class Stage(Simulator):
     """A cluster of :class:`StageNode`, none of them started."""
 
-    def __init__(self, nodes: int, limits: Limits) -> None:
+    def __init__(self, nodes: int, limits: Limits, founders: int = 0, protocol: str = REMOTE_WRITE) -> None:
         self.chronicle = Chronicle()
-        super().__init__(1, _quiet(nodes, limits), self.chronicle)
+        super().__init__(1, _quiet(nodes, limits, protocol), self.chronicle, founders)
         self.stage_judge = StageJudge(limits.request_window_slots, self.chronicle, self.queue)
         self.judge = self.stage_judge
         self.stage_nodes = {name: StageNode(self, name) for name in self.names}
@@ -229,9 +236,10 @@ class Stage(Simulator):
             self.note(node, f"logs {', '.join(shown)}")
 
 
-def _quiet(nodes: int, limits: Limits) -> Swarm:
+def _quiet(nodes: int, limits: Limits, protocol: str) -> Swarm:
     return Swarm(
         nodes=nodes,
+        founders=nodes,
         limits=limits,
         network=NetworkFaults(MESSAGE_US, MESSAGE_US),
         nemesis=NemesisFaults(),
@@ -241,6 +249,7 @@ def _quiet(nodes: int, limits: Limits) -> Swarm:
         clock_ppm=0,
         apply_delay_us=0,
         apply_budget=1_000,
+        protocol=protocol,
     )
 
 
@@ -250,11 +259,15 @@ def _show_record(record: Record) -> str:
             return f"slot {slot}@{show_epoch(epoch)}/{round_} {show_batch(value)}{' (decided)' if decided else ''}"
         case PromiseRecord(epoch):
             return f"the promise of epoch {show_epoch(epoch)}"
+        case SlotPromiseRecord(slot, epoch, round_):
+            return f"the promise of slot {slot} at {show_epoch(epoch)}/{round_}"
         case CheckpointRecord(slot):
             return f"that checkpoint {slot} is committed"
         case FormationRecord(encoded):
             configuration = Configuration.decode(encoded)
             disks = ",".join(member.disk for member in configuration.members)
-            return f"configuration {configuration.version} of the disks {disks}"
+            mirrors = f" and the mirrors {','.join(configuration.mirrors)}" if configuration.mirrors else ""
+            active = ", fed actively" if configuration.protocol == ACTIVE else ""
+            return f"configuration {configuration.version} of the disks {disks}{mirrors}{active}"
         case _:
             return ""  # the watermark, which nobody waits for

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from replicad.core.model.limits import Limits
+from replicad.core.model.operations import ACTIVE, REMOTE_WRITE
 from replicad.lab.network import NetworkFaults
 
 
@@ -37,6 +38,10 @@ class NemesisFaults:
     """One machine's state gets something that the others do not have (a minority's, at any time)."""
     checkpoint_us: int = 0
     """Not a fault: somebody asks for a checkpoint."""
+    switch_us: int = 0
+    """Not a fault: somebody asks for a protocol."""
+    change_us: int = 0
+    """Not a fault: somebody asks for a change of the members."""
     long_ppm: int = 200_000
     """Share of outages (in parts per million) that last for seconds instead of tenths of seconds."""
 
@@ -71,6 +76,8 @@ class Load:
     value_bytes_max: int = 60
     lost_reply_ppm: int = 0
     """Share of answers that never reach the client."""
+    session_ppm: int = 0
+    """Share of the moving clients' reads that carry a bookmark (0: there are no such clients)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,8 @@ class Swarm:
     """Everything that one seed settles before the run begins."""
 
     nodes: int
+    founders: int
+    """So many of the nodes form the group; the others may be added to it."""
     limits: Limits
     network: NetworkFaults
     nemesis: NemesisFaults
@@ -90,23 +99,31 @@ class Swarm:
     """Upper bound of the executor's delay before each run of slots."""
     apply_budget: int
     """Operations that the executor applies in one run."""
+    protocol: str = REMOTE_WRITE
 
 
 def draw(seed: int, nodes: int) -> Swarm:
-    """Return the mix of this seed for a cluster of so many nodes."""
+    """Return the mix of this seed for a group of so many nodes; where members change, there are two nodes more."""
     limits = _limits(Random(f"{seed}/limits"))
     random = Random(f"{seed}/swarm")
+    nemesis = replace(_nemesis(Random(f"{seed}/swarm/nemesis")), diverge_us=_diverge_us(seed), **_changes(seed))
+    founders = nodes
+    if nemesis.change_us:
+        nemesis = replace(nemesis, rot_us=0, wipe_us=0, diverge_us=0)
+        founders = Random(f"{seed}/swarm/founders").choice((1, nodes, nodes))
     return Swarm(
-        nodes=nodes,
+        nodes=nodes + 2 if nemesis.change_us else nodes,
+        founders=founders,
         limits=limits,
         network=_network(Random(f"{seed}/swarm/network")),
-        nemesis=replace(_nemesis(Random(f"{seed}/swarm/nemesis")), diverge_us=_diverge_us(seed)),
+        nemesis=nemesis,
         disk=_disk(Random(f"{seed}/swarm/disk"), limits),
-        load=_load(Random(f"{seed}/swarm/load")),
+        load=replace(_load(Random(f"{seed}/swarm/load")), session_ppm=_session_ppm(seed)),
         fault_phase_us=random.randrange(8_000_000, 14_000_000),
         clock_ppm=random.choice((0, limits.rate_bound_ppm // 4, limits.rate_bound_ppm // 2 - 1)),
         apply_delay_us=random.choice((50, 500, 5_000, 50_000)),
         apply_budget=random.choice((1, 4, 64, 1024)),
+        protocol=Random(f"{seed}/swarm/protocol").choice((REMOTE_WRITE, ACTIVE)),
     )
 
 
@@ -177,8 +194,20 @@ def _nemesis(random: Random) -> NemesisFaults:
     )
 
 
+def _changes(seed: int) -> dict[str, int]:
+    random = Random(f"{seed}/swarm/changes")
+    return {
+        "switch_us": _maybe(random, 300_000, 500_000, 4_000_000),
+        "change_us": _maybe(random, 300_000, 300_000, 2_000_000),
+    }
+
+
 def _diverge_us(seed: int) -> int:
     return _maybe(Random(f"{seed}/swarm/diverge"), 250_000, 1_000_000, 5_000_000)
+
+
+def _session_ppm(seed: int) -> int:
+    return _maybe(Random(f"{seed}/swarm/sessions"), 500_000, 500_000, 900_000)
 
 
 def _disk(random: Random, limits: Limits) -> DiskFaults:

@@ -95,7 +95,7 @@ def _fields(message: Message) -> Iterator[str]:
         if field.name in _EPOCHS:
             yield f"{field.name}={show_epoch(value)}"
         elif isinstance(value, bytes):
-            yield f"{field.name}={show_bytes(value)}"
+            yield f"{field.name}={show_batch(value) if field.name == 'value' else show_bytes(value)}"
         elif isinstance(value, tuple):
             yield f"{field.name}=[{', '.join(_item(field.name, item) for item in value)}]"
         else:

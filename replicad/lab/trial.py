@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
 
+from replicad.core.group.configuration import Configuration
 from replicad.core.model.operations import APPLIED, NO_CAS, PUT
 from replicad.lab.checks import Stuck, Violation
 from replicad.lab.clients import Clients, Request
 from replicad.lab.contact import Level, Outcome
+from replicad.lab.moving_clients import MovingClients
 from replicad.lab.nemesis import Nemesis
+from replicad.lab.operator import Operator
 from replicad.lab.simulator import EVENTS_MAX, Simulator
 from replicad.lab.swarm import Swarm, draw
 from replicad.lab.transcript import Transcript
@@ -75,10 +78,12 @@ class Trial:
     def __init__(self, seed: int, swarm: Swarm, transcript: Transcript) -> None:
         self.swarm = swarm
         self.result = TrialResult(seed, swarm.nodes)
-        self.simulator = Simulator(seed, swarm, transcript)
+        self.simulator = Simulator(seed, swarm, transcript, swarm.founders)
         self.nemesis = Nemesis(self.simulator)
+        self.operator = Operator(self.simulator)
         window = swarm.limits.request_window_slots
         self.clients = Clients(self.simulator, swarm.load, window, Random(f"{seed}/clients"))
+        self.moving = MovingClients(self.simulator, swarm.load, window, Random(f"{seed}/sessions"))
 
     def run(self) -> TrialResult:
         """Return how it went; never raises."""
@@ -93,7 +98,7 @@ class Trial:
         if result.kind is not Kind.OK:
             result.tail = simulator.transcript.lines()
         result.counts = simulator.counts
-        result.requests = self.clients.counts
+        result.requests = {**self.clients.counts, **self.moving.counts}
         result.slots = simulator.judge.committed
         result.events = simulator.queue.done
         result.virtual_us = simulator.queue.now
@@ -106,7 +111,9 @@ class Trial:
         simulator.start_all()
         simulator.run_for(200_000)
         self.clients.start()
+        self.moving.start()
         self.nemesis.start()
+        self.operator.start()
         end = simulator.queue.now + self.swarm.fault_phase_us
         if not simulator.run_while(lambda: simulator.queue.now < end, self.swarm.fault_phase_us + 1_000_000):
             raise Stuck(f"a storm of {simulator.queue.done} events in the fault phase")
@@ -117,27 +124,47 @@ class Trial:
         """Heal; then everything converges, every node takes a write and a read, and all stores are equal."""
         simulator = self.simulator
         self.nemesis.stop()
+        self.operator.stop()
         simulator.heal()
         simulator.note("net", "healed")
         self._wait("converge", lambda: self._not_converged(idle=False))
         self.clients.stop()
-        self._wait("finish the clients' requests", lambda: "" if self.clients.idle else "requests are open")
+        self.moving.stop()
+        self._wait("finish the clients' requests", lambda: "" if self._clients_idle() else "requests are open")
         # A slow executor may still have a queue from the traffic just ended: requests wait for it only so long.
         self._wait("apply what is committed", lambda: self._not_converged(idle=True))
-        for name in simulator.names:
+        members = self._members()
+        for name in members:
             self._write_at(name)
         self._notice_divergence()
-        for name in simulator.names:
-            self._read_at(name)
+        for name in members:
+            self._read_at(name, members)
         self._wait("converge at the end", lambda: self._not_converged(idle=True))
+        members = self._members()
         simulator.judge.healed(
             {
                 name: (node.process.applied_slot, node.process.content())
                 for name, node in simulator.nodes.items()
-                if node.process is not None
+                if node.process is not None and name in members
             }
         )
         simulator.judge.history(self.clients.history(simulator.judge.model))
+        anomalies = simulator.judge.sessions(self.moving.sessions)
+        self.moving.counts.update({"session_no_bookmark_anomaly": anomalies} if anomalies else {})
+
+    def _configuration(self) -> Configuration | None:
+        encoded = self.simulator.judge.configuration
+        return Configuration.decode(encoded) if encoded else None
+
+    def _members(self) -> list[str]:
+        """Return the nodes that belong to the group by the newest configuration: voters, then mirrors."""
+        configuration = self._configuration()
+        if configuration is None:
+            return list(self.simulator.founders)
+        return [*configuration.nodes(), *configuration.mirrors]
+
+    def _clients_idle(self) -> bool:
+        return self.clients.idle and self.moving.idle
 
     def _wait(self, what: str, missing: Callable[[], str]) -> None:
         """Let time pass until ``missing()`` says that nothing is."""
@@ -151,19 +178,21 @@ class Trial:
         """Say what is missing until all nodes are equal and serve; ``idle``: also nothing is under way."""
         coordinators = []
         slots = {}
-        for name, node in self.simulator.nodes.items():
-            process = node.process
+        configuration = self._configuration()
+        mirrors = configuration.mirrors if configuration else ()
+        for name in self._members():
+            process = self.simulator.nodes[name].process
             if process is None:
                 return f"{name} is down"
             if not process.readable:
                 return f"{name} rebuilds its store"
             if process.replica.role == "coordinator":
                 coordinators.append(name)
-            elif process.replica.role != "follower":
+            elif process.replica.role != ("mirror" if name in mirrors else "follower"):
                 return f"{name} is {process.replica.role}"
-            if process.replica.read_slot(process.clock()) is None:
-                return f"{name} has no lease"
             slots[name] = process.applied_slot
+            if name not in mirrors and process.replica.read_slot(process.clock()) is None:
+                return f"{name} has no lease"
         if len(coordinators) != 1:
             return f"the coordinators are {coordinators}"
         behind = min(slots.values())
@@ -192,13 +221,13 @@ class Trial:
 
         for _ in range(self.swarm.limits.digest_slots + 1):
             if diverged():
-                self._write_at(simulator.names[0])
+                self._write_at(self._members()[0])
         if diverged() and not simulator.run_while(lambda: bool(diverged()), HEAL_US):
             raise Violation("equal stores", f"{', '.join(diverged())} differs from the others, and nobody noticed")
 
-    def _read_at(self, name: str) -> None:
+    def _read_at(self, name: str, writers: list[str]) -> None:
         """A linearizable read at this node shows what was written at every node."""
-        for writer in self.simulator.names:
+        for writer in writers:
             key, value = b"last-" + writer.encode(), b"written at " + writer.encode()
             outcome = self._ask(
                 name,

@@ -68,10 +68,22 @@ def test_conditions_and_deletes():
         ("T.\n> start n1 n2\n> wait until ready\n", "did not get ready in time"),
         ("T.\n> wait\n", "wait for a number"),
         ("T.\n> start n1\n> corrupt n1 a\n", "n1 holds no key a"),
-        ("T.\n> begin state\n", "only put, delete, get can begin"),
+        ("T.\n> cluster protocol=flat\n", "there is no protocol flat; there are remote-write and active"),
+        ("T.\n> change n1 add n4\n", "n1 is down"),
+        ("T.\n> without fear\n", "there is no mutation fear"),
+        ("T.\n> begin state\n", "only change, put, delete, get can begin"),
     ],
 )
 def test_what_a_scenario_cannot_do_is_a_plain_sentence(text, sentence):
     """An error names the line and what is wrong with it."""
     with pytest.raises(ScenarioError, match=sentence):
         play(text)
+
+
+@pytest.mark.parametrize("rest", ["> state", "> fly n1"])
+def test_a_rule_is_switched_off_for_one_scenario_only(rest):
+    """Whether the scenario ends well or not, the next one runs with all rules."""
+    tick = Repairs.tick
+    with suppress(ScenarioError):
+        play(f"T.\n> without holes-stay\n{rest}\n")
+    assert Repairs.tick is tick

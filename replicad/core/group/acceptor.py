@@ -1,6 +1,6 @@
 """The voter and follower side of one replica: promises, acceptances, loyalty, the holder's lease.
 
-Rules E2, A1, A2, C3, L1, L3 (holder), R1 (holder) of the design.
+Rules E2, A1, L1, L3 (holder), R1 (holder) of the design.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicad.core.group.log import value_digest
+from replicad.core.group.slots import Slots
 from replicad.core.model.errors import check
 from replicad.core.model.messages import (
     Accept,
@@ -52,8 +53,7 @@ class Acceptor:
         self.lease_slot = 0
         self.lease_asked_after = 0
         """Grants for requests made before this are refused: the lease was given back."""
-        self.watermark = (0, 0)
-        """Newest ``(epoch, committed)`` heard; it may run ahead of the slots, which travel on another connection."""
+        self.slots = Slots(state, self)
 
     # --- loyalty (L1) -----------------------------------------------------------------------------------------------
 
@@ -172,9 +172,7 @@ class Acceptor:
         if state.epoch != epoch or state.coordinator != sender:
             check(state.epoch != epoch or not state.coordinator, "an epoch has at most one coordinator")
             if state.epoch != epoch:
-                state.matched = state.log.committed
-                state.epoch = epoch
-                state.extend_matched()
+                state.adopt_epoch(epoch)
             state.coordinator = sender
             self.resign(f"following {sender}")
             state.event("following", epoch=epoch, coordinator=sender)
@@ -182,56 +180,28 @@ class Acceptor:
         return True
 
     def on_accept(self, sender: str, message: Accept) -> None:
-        """Accept consecutive slots (A1), and answer once they are durable."""
+        """Accept the coordinator's slots (A1), and answer once they are durable."""
         state = self.state
         if not state.is_voter():
             return
         if not self.follow(sender, message.epoch) or state.full or state.stalled():
             return  # what the disk does not take must not pile up in memory
+        gap = message.first > state.matched + 1
         slot = message.first
         for value in message.values:
-            self.accept(message.epoch, slot, value)
+            self.slots.accept(message.epoch, 0, slot, value)
             slot += 1
-        self.note_committed(message.epoch, message.committed)
-        self.answer_accept(sender, message.epoch, gap=message.first > state.matched + 1)
+        self.slots.note_committed(message.epoch, message)
+        self.answer_accept(sender, message.epoch, gap=gap)
 
     def answer_accept(self, sender: str, epoch: int, *, gap: bool) -> None:
         """Tell the coordinator what is durably accepted here (sent after the flush)."""
         self.state.send_durable(sender, Accepted(epoch, self.state.matched, gap))
 
-    def accept(self, epoch: int, slot: int, value: bytes) -> None:
-        """Accept one slot if it is the next; a slot accepted at this ballot must not change its value (A1)."""
-        state = self.state
-        if slot <= state.matched:
-            held = state.log.get(slot)
-            if held is not None and held[0] == epoch:
-                check(held[2] == value, f"slot {slot} was accepted at the same ballot with another value")
-            return
-        if slot > state.matched + 1:
-            return
-        state.hold(slot, epoch, 0, value, decided=False)
-        state.matched = slot
-
     def on_committed(self, sender: str, message: Committed) -> None:
         """Learn that slots are committed."""
         if self.state.is_voter() and self.follow(sender, message.epoch):
-            self.note_committed(message.epoch, message.committed)
-
-    def note_committed(self, epoch: int, committed: int) -> None:
-        """A watermark vouches only for values accepted at its ballot or higher (C3); others are fetched."""
-        state = self.state
-        self.watermark = max(self.watermark, (epoch, committed))
-        if self.watermark[0] == epoch:
-            committed = self.watermark[1]
-        slot = state.log.committed
-        while slot < committed and self.vouched(slot + 1, epoch):
-            slot += 1
-        state.commit(slot)
-
-    def vouched(self, slot: int, epoch: int) -> bool:
-        """Return whether the own value of ``slot`` is the one that a watermark of ``epoch`` speaks of."""
-        held = self.state.log.get(slot)
-        return held is not None and held[0] >= epoch
+            self.slots.note_committed(message.epoch, message)
 
     # --- heartbeats and the lease -----------------------------------------------------------------------------------
 
@@ -243,7 +213,7 @@ class Acceptor:
         self.heard_at = state.now
         self.heartbeat_at = state.now
         self.pledge(message.epoch)
-        self.note_committed(message.epoch, message.committed)
+        self.slots.note_committed(message.epoch, message)
         if message.acknowledged > state.log.highest:
             state.out.forget = (
                 f"slot {message.acknowledged} was acknowledged by this disk, but its log ends at {state.log.highest}: "

@@ -62,8 +62,10 @@ class Authority:
                 continue
             known = self.peers.get(member.node)
             if known is None or known.disk != member.disk:
-                # What is committed already it fetches itself.
+                # What is committed already it fetches itself. From here on a majority may need it: until it can have
+                # answered, its silence says nothing (E4).
                 self.peers[member.node] = Peer(member.disk, sent_to=self.state.log.committed)
+                self.began_at = self.state.now
         current = {member.node for member in members}
         for name in [name for name in self.peers if name not in current]:
             del self.peers[name]

@@ -1,6 +1,7 @@
 """Fetching what this replica lacks: committed slots from a peer, or a whole checkpoint when those are gone.
 
-Rules C2 (only committed slots are served), K1 (transfers), K3 (rebuild).
+Rules C2 (only committed slots are served), K1 (transfers), K3 (rebuild). Who follows without a vote always has a request
+at its source, which is answered as soon as there is something new.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class CatchUp:
         self.transfer_offset = 0
         self.transfer_source = ""
         self.installing = 0
+        self.waiting: dict[str, int] = {}
+        """Coordinator: mirror -> the first slot it waits for, which is not committed yet; one request of each."""
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
@@ -59,6 +62,8 @@ class CatchUp:
         if not self.needs(known):
             self.behind_at = -1
             self.transfer_slot = 0
+            if not state.is_voter() and state.now - self.asked_at >= 4 * state.limits.heartbeat_us:
+                self.ask(source)
             return
         first = 0 if state.rebuilding else self.missing()
         if self.behind_at != first:
@@ -74,6 +79,14 @@ class CatchUp:
             self.transfer_slot = 0
             self.ask(source)
 
+    def poll(self, source: str) -> None:
+        """Mirror: have a request at ``source`` that it answers as soon as there is something new."""
+        state = self.state
+        if state.rebuilding or state.full or state.stalled() or self.installing or self.transfer_slot:
+            return  # tick() asks in its own time
+        if self.source != source or self.asked_first < 0:
+            self.ask(source)
+
     def ask(self, source: str) -> None:
         """Ask for the slots from the first missing one on; slot 0 asks for a checkpoint whatever the log holds."""
         state = self.state
@@ -84,16 +97,25 @@ class CatchUp:
 
     # --- serving ----------------------------------------------------------------------------------------------------
 
-    def on_fetch_slots(self, sender: str, message: FetchSlots) -> None:
-        """Serve committed slots, or say that they are gone."""
+    def on_fetch_slots(self, sender: str, message: FetchSlots, *, patient: bool = False) -> None:
+        """Serve committed slots, or say that they are gone; a ``patient`` request waits at the coordinator for news."""
         state = self.state
-        if state.rebuilding:
+        if state.rebuilding or not state.knows(sender):
             return
         page = state.log.page(message.first, self.servable(), state.limits.page_bytes) if message.first else ()
         if page:
             state.send(sender, Slots(message.first, state.log.committed, page))
         elif message.first <= state.log.committed:
             state.send(sender, Truncated(message.first, state.log.base, self.own_checkpoint()))
+        elif patient:
+            self.waiting[sender] = message.first
+
+    def serve_waiting(self) -> None:
+        """End of a coordinator's step: answer the mirrors that waited for what is committed by now."""
+        committed = self.state.log.committed
+        for sender, first in [item for item in self.waiting.items() if item[1] <= committed]:
+            del self.waiting[sender]
+            self.on_fetch_slots(sender, FetchSlots(first))
 
     def servable(self) -> int:
         """Return the highest slot that may be served: only committed ones are (C2)."""
@@ -102,6 +124,8 @@ class CatchUp:
     def on_fetch_checkpoint(self, sender: str, message: FetchCheckpoint) -> None:
         """Serve bytes of a committed checkpoint: the newest, or an older one whose file is pinned by this transfer."""
         state = self.state
+        if not state.knows(sender):
+            return
         if 0 < message.slot <= self.own_checkpoint() and not state.rebuilding:
             state.out.transfer.append(SendChunk(sender, message.slot, message.offset))
         else:
@@ -126,7 +150,7 @@ class CatchUp:
             state.commit(slot)
         if message.first == self.asked_first:
             self.asked_first = -1
-            if self.missing() <= message.committed:
+            if self.missing() <= message.committed or (not state.is_voter() and sender == self.source):
                 self.ask(sender)
         return state.log.committed > before
 

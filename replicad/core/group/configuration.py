@@ -1,13 +1,23 @@
-"""The configuration of a group: its members and the disk that each of them is (rules M1 to M5)."""
+"""The configuration of a group: its voters, the disk that each of them is, and its mirrors. Rules M1 to M5, P1."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import msgpack
 
 from replicad.core.model.limits import STATE_MACHINE_VERSION
+from replicad.core.model.operations import ACTIVE, REMOTE_WRITE
+
+PROTOCOLS = (REMOTE_WRITE, ACTIVE)
+
+GENERATION_STRIDE = 1_000_000
+"""Versions of one generation; a group that was recovered from a lost majority goes on in the next one."""
+
+_FIELDS = 7
+_FIELDS_WITHOUT_MIRRORS = 5
+"""Groups that were formed before there were mirrors have entries with so many fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,56 +32,156 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Members in the order of the settings; ``version`` counts changes; ``slot`` is the entry's (0: initial)."""
+    """Voters in the order of their admission; ``version`` counts changes; ``slot`` is the entry's (0: initial).
+
+    ``mirrors`` are names only: a mirror holds nothing that the group relies on, so any disk will do. ``protocol`` is a
+    preference: how each slot is proposed, the coordinator settles when it assigns the slot (P1).
+    """
 
     members: tuple[Member, ...]
     version: int = 1
     slot: int = 0
     next_number: int = 1
     machine_version: int = STATE_MACHINE_VERSION
+    mirrors: tuple[str, ...] = ()
+    protocol: str = REMOTE_WRITE
 
     @staticmethod
-    def initial(disks: dict[str, str]) -> Configuration:
+    def initial(disks: dict[str, str], protocol: str = REMOTE_WRITE) -> Configuration:
         """Return the first configuration for ``node -> disk id``, in the dictionary's order."""
         members = tuple(Member(node, number, disk) for number, (node, disk) in enumerate(disks.items(), 1))
-        return Configuration(members, next_number=len(members) + 1)
+        return Configuration(members, next_number=len(members) + 1, protocol=protocol)
+
+    # --- questions --------------------------------------------------------------------------------------------------
 
     def majority(self) -> int:
-        """Return how many members are a majority of all."""
+        """Return how many voters are a majority of all."""
         return len(self.members) // 2 + 1
 
     def member(self, node: str) -> Member | None:
-        """Return the member of that name."""
+        """Return the voter of that name."""
         for member in self.members:
             if member.node == node:
                 return member
         return None
 
     def nodes(self) -> tuple[str, ...]:
-        """Return the names of the members."""
+        """Return the names of the voters."""
         return tuple(member.node for member in self.members)
 
+    def names(self, node: str) -> bool:
+        """Return whether ``node`` is a voter or a mirror, whatever its disk."""
+        return node in self.mirrors or self.member(node) is not None
+
     def holds(self, node: str, disk: str) -> bool:
-        """Return whether ``node`` is a member with this very disk."""
+        """Return whether ``node`` is a voter with this very disk."""
         member = self.member(node)
         return member is not None and member.disk == disk
 
+    @property
+    def generation(self) -> int:
+        """How often the group was recovered from a lost majority."""
+        return self.version // GENERATION_STRIDE
+
+    # --- changes, each effective above ``slot`` (M2) ----------------------------------------------------------------
+
     def with_disk(self, node: str, disk: str, slot: int) -> Configuration:
-        """Return the configuration in which ``node`` has the new ``disk`` (M4), effective above ``slot``."""
-        members = tuple(Member(node, self.next_number, disk, slot) if m.node == node else m for m in self.members)
-        return Configuration(members, self.version + 1, slot, self.next_number + 1, self.machine_version)
+        """Return the configuration in which the voter ``node`` has the new ``disk`` (M4)."""
+        new = Member(node, self.next_number, disk, slot)
+        members = tuple(new if member.node == node else member for member in self.members)
+        return self._next(slot, members=members, next_number=self.next_number + 1)
+
+    def with_mirror(self, node: str, slot: int) -> Configuration:
+        """Return the configuration with one more mirror."""
+        return self._next(slot, mirrors=(*self.mirrors, node))
+
+    def with_voter(self, node: str, disk: str, slot: int) -> Configuration:
+        """Return the configuration in which the mirror ``node`` is a voter with this disk (M4)."""
+        return self._next(
+            slot,
+            members=(*self.members, Member(node, self.next_number, disk, slot)),
+            mirrors=_without(self.mirrors, node),
+            next_number=self.next_number + 1,
+        )
+
+    def with_demoted(self, node: str, slot: int) -> Configuration:
+        """Return the configuration in which the voter ``node`` is a mirror."""
+        return self._next(slot, members=self._others(node), mirrors=(*self.mirrors, node))
+
+    def without(self, node: str, slot: int) -> Configuration:
+        """Return the configuration without ``node``, voter or mirror."""
+        return self._next(slot, members=self._others(node), mirrors=_without(self.mirrors, node))
+
+    def with_protocol(self, protocol: str, slot: int) -> Configuration:
+        """Return the configuration that prefers another protocol (P1)."""
+        return self._next(slot, protocol=protocol)
+
+    def recovered(self, node: str, disk: str, slot: int) -> Configuration:
+        """Return the first configuration of the next generation: ``node`` is the only voter, and all others are gone.
+
+        For a majority that is lost for good: who comes back with an older generation belongs to a past given up.
+        """
+        return replace(
+            self,
+            members=(Member(node, self.next_number, disk, slot),),
+            mirrors=(),
+            version=(self.generation + 1) * GENERATION_STRIDE,
+            slot=slot,
+            next_number=self.next_number + 1,
+        )
+
+    def _others(self, node: str) -> tuple[Member, ...]:
+        return tuple(member for member in self.members if member.node != node)
+
+    def _next(self, slot: int, **changes: Any) -> Configuration:
+        return replace(self, version=self.version + 1, slot=slot, **changes)
+
+    # --- bytes ------------------------------------------------------------------------------------------------------
 
     def encode(self) -> bytes:
         """Return the bytes that are logged and travel."""
         members = [(m.node, m.number, m.disk, m.since) for m in self.members]
-        fields = (self.version, self.slot, self.next_number, self.machine_version, members)
-        return cast("bytes", msgpack.packb(fields))
+        numbers = (self.version, self.slot, self.next_number, self.machine_version)
+        return cast("bytes", msgpack.packb((*numbers, members, self.mirrors, self.protocol)))
 
     @staticmethod
     def decode(data: bytes) -> Configuration:
         """Return the configuration in ``data``; raises ValueError for anything else."""
         try:
-            version, slot, next_number, machine_version, members = msgpack.unpackb(data, use_list=False)
-            return Configuration(tuple(Member(*m) for m in members), version, slot, next_number, machine_version)
-        except (TypeError, msgpack.exceptions.UnpackException) as error:
+            fields = msgpack.unpackb(data, use_list=False)
+        except (TypeError, ValueError, msgpack.exceptions.UnpackException) as error:
             raise ValueError(f"not a configuration: {error}") from error
+        if type(fields) is not tuple or len(fields) not in {_FIELDS, _FIELDS_WITHOUT_MIRRORS}:
+            raise ValueError("not a configuration: a wrong number of fields")
+        version, slot, next_number, machine_version, members, *rest = fields
+        mirrors, protocol = rest or ((), REMOTE_WRITE)
+        if not all(_is_number(number) for number in (version, slot, next_number, machine_version)):
+            raise ValueError("not a configuration: a number is none, or negative")
+        if type(members) is not tuple or not members or not all(map(_is_member, members)):
+            raise ValueError("not a configuration: its voters are no list of (node, number, disk, slot)")
+        if type(mirrors) is not tuple or not all(type(name) is str for name in mirrors):
+            raise ValueError("not a configuration: its mirrors are no list of names")
+        nodes = [*(member[0] for member in members), *mirrors]
+        if len(set(nodes)) != len(nodes):
+            raise ValueError("not a configuration: it names a node twice")
+        if len({member[1] for member in members}) != len(members):
+            raise ValueError("not a configuration: two disks have one number")
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"not a configuration: protocol {protocol!r} is not {' or '.join(PROTOCOLS)}")
+        voters = tuple(Member(*member) for member in members)
+        return Configuration(voters, version, slot, next_number, machine_version, mirrors, protocol)
+
+
+def _without(names: tuple[str, ...], name: str) -> tuple[str, ...]:
+    return tuple(other for other in names if other != name)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_member(value: object) -> bool:
+    if type(value) is not tuple or len(value) != len(Member.__slots__):
+        return False
+    node, number, disk, since = value
+    return type(node) is str and _is_number(number) and type(disk) is str and _is_number(since)

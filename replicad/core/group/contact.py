@@ -1,6 +1,7 @@
 """The contact (R_c): holds its clients' operations until they are applied here, and asks for read points.
 
-Rules T5 (errors are definite only before an operation was sent), C4, C5, D2.
+It passes operations on to a primary, or proposes them itself with tickets of a sequencer (:mod:`tickets`). Rules T5
+(errors are definite only before an operation was sent), C4, C5, D2, P1.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicad.core.group.tickets import Tickets
 from replicad.core.model.messages import Durable, Forward, ForwardRefused, ReadPoint, ReadProbe
-from replicad.core.model.operations import ACK_ALL, EXPIRED
+from replicad.core.model.operations import ACK_ALL, ACTIVE, EXPIRED
 
 if TYPE_CHECKING:
     from replicad.core.group.office import Office
+    from replicad.core.group.slots import Slots
     from replicad.core.group.state import GroupState
     from replicad.core.model.operations import Result
 
@@ -29,14 +32,17 @@ class Pending:
     base: int
     sent: bool
     sent_at: int
+    queued: bool = False
+    """It waits for a ticket."""
 
 
 class Contact:
     """Operations and probes of this node's clients."""
 
-    def __init__(self, state: GroupState) -> None:
+    def __init__(self, state: GroupState, slots: Slots) -> None:
         self.state = state
         self.pending: dict[bytes, Pending] = {}
+        self.tickets = Tickets(state, slots, self.pending)
         self.probes: dict[int, tuple[bool, int]] = {}
         self.probe_number = 0
         self.served = (0, "")
@@ -61,7 +67,10 @@ class Contact:
         state = self.state
         if not operations:
             return
-        if office is not None:
+        if self.proposes():
+            self.tickets.enqueue([request_id for request_id, _, _ in operations])
+            self.tickets.ask(office)
+        elif office is not None:
             for request_id, operation, ack in operations:
                 if office.offer(operation, state.node, ack, request_id):
                     self.pending[request_id].sent = True
@@ -70,6 +79,27 @@ class Contact:
                     state.out.refused_requests.append((request_id, "overloaded"))
         elif state.coordinator and state.coordinator != state.node:
             self._forward(operations)
+
+    def proposes(self) -> bool:
+        """Return whether this contact proposes its batches itself: the group's preference, and it is a voter (P1)."""
+        configuration = self.state.configuration
+        return configuration is not None and configuration.protocol == ACTIVE and self.state.is_voter()
+
+    def take_tickets(self, office: Office | None) -> None:
+        """End of a step: ask, propose with the tickets of the own office, settle and announce what is decided."""
+        tickets = self.tickets
+        if tickets.epoch != self.state.epoch:
+            tickets.begin_epoch()
+        if tickets.queue and self.proposes():
+            tickets.ask(office)
+        if office is not None and office.sequencer.waiting:
+            office.sequencer.drain()
+        if office is not None and office.own_tickets:
+            own, office.own_tickets = office.own_tickets, []
+            for ticket in own:
+                tickets.on_ticket(ticket)
+        tickets.advance()
+        tickets.settle()
 
     def _forward(self, operations: list[tuple[bytes, bytes, int]]) -> None:
         """Send to the primary, one Forward per acknowledgement level and page."""
@@ -101,6 +131,8 @@ class Contact:
         fresh = serving != self.served and bool(state.coordinator)
         if fresh:
             self.served = serving
+        if self.tickets.queue and not self.proposes():
+            self.tickets.disband()
         patience = RESEND_LEASES * state.limits.lease_us
         again = []
         window = state.limits.request_window_slots
@@ -109,6 +141,8 @@ class Contact:
             if state.applied >= pending.base + window:
                 expired.append(request_id)
             elif fresh or not pending.sent or state.now - pending.sent_at >= patience:
+                if self.tickets.is_open(request_id):
+                    continue
                 pending.sent_at = state.now
                 again.append((request_id, pending.operation, pending.ack))
         for request_id in expired:
@@ -116,6 +150,7 @@ class Contact:
             del self.pending[request_id]
             state.out.refused_requests.append((request_id, "expired"))
         self._pass_on(again, office)
+        self.tickets.tick(office)
         return self._tick_probes(office)
 
     def finish(self, results: list[tuple[bytes, Result]]) -> None:
@@ -192,51 +227,3 @@ class Contact:
         """The coordinator answered a probe of this process."""
         if message.boot == self.state.boot and self.probes.pop(message.probe, None) is not None:
             self.state.out.read_points.append((message.probe, message.slot))
-
-
-class ProbeDesk:
-    """The coordinator's side: probes wait for the authority, or for a round that began after them (R2)."""
-
-    def __init__(self, state: GroupState) -> None:
-        self.state = state
-        self.waiting: list[tuple[str, int, int, int]] = []
-        """``(contact, boot, probe, round that must be confirmed; 0: authority suffices)``."""
-        self.limit = 4096
-
-    def add(self, contact: str, boot: int, probe: int, *, confirmed: bool, office: Office) -> None:
-        """Note a probe; a confirmed one waits for the next round."""
-        if len(self.waiting) >= self.limit:
-            return  # the contact asks again
-        self.waiting.append((contact, boot, probe, office.authority.sequence + 1 if confirmed else 0))
-
-    def wants_round(self, office: Office) -> bool:
-        """Return whether some probe waits for a round that has not begun, and none is under way."""
-        authority = office.authority
-        if authority.confirmed_round() < authority.sequence:
-            return False  # rounds that nobody waits for would push the send times of earlier ones out
-        return any(item[3] > authority.sequence for item in self.waiting)
-
-    def answer(self, office: Office, contact: Contact) -> None:
-        """Answer what can be answered."""
-        if not self.waiting:
-            return
-        state = self.state
-        confirmed_round = office.authority.confirmed_round()
-        valid = state.now < office.reads_until()
-        ready = state.applied >= office.recovered
-        keep = []
-        for item in self.waiting:
-            name, boot, probe, needed = item
-            if needed and needed <= confirmed_round and ready:
-                slot = office.assigned  # R2: everything assigned before the round is covered
-            elif not needed and valid:
-                slot = state.log.committed
-            else:
-                keep.append(item)
-                continue
-            point = ReadPoint(boot, probe, slot)
-            if name == state.node:
-                contact.on_read_point(point)
-            else:
-                state.send(name, point)
-        self.waiting = keep

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from replicad.core.group.office import Office
     from replicad.core.group.replica import Replica
 
+OfficeMessage = (
+    m.Accepted | m.HeartbeatAck | m.ReadProbe | m.CheckpointRequest | m.TicketRequest | m.SlotPromise | m.SlotAccepted
+)
+
 
 def dispatch(replica: Replica, sender: str, disk: str, message: m.Message) -> None:
     """Every message has one place to go. What votes or counts must come from a member's current disk."""
@@ -19,10 +23,18 @@ def dispatch(replica: Replica, sender: str, disk: str, message: m.Message) -> No
         case m.Form():
             replica.membership.on_form(message)
         case m.Welcome():
-            replica.membership.on_welcome(sender, message)
+            if replica.membership.on_welcome(sender, message):
+                replica.catch_up.poll(sender)
+        case m.MirrorHeartbeat():
+            replica.on_mirror_heartbeat(sender, message)
         case m.FetchSlots():
-            replica.catch_up.on_fetch_slots(sender, message)
+            in_office = replica.office is not None
+            if in_office:
+                replica.membership.on_fetch(sender, disk, message.first)
+            patient = in_office and replica.membership.follows(sender, disk)
+            replica.catch_up.on_fetch_slots(sender, message, patient=patient)
         case m.Slots():
+            replica.membership.on_slots(sender, message.committed)
             if replica.catch_up.on_slots(sender, message):
                 replica.election.on_progress()
         case m.Truncated():
@@ -31,9 +43,29 @@ def dispatch(replica: Replica, sender: str, disk: str, message: m.Message) -> No
             replica.catch_up.on_fetch_checkpoint(sender, message)
         case m.CheckpointChunk():
             replica.catch_up.on_chunk(sender, message)
+        case m.ChangeRequest():
+            if replica.office is not None and replica.state.knows(sender):
+                replica.change_desk.on_request(sender, message, replica.office)
+        case m.ChangeAnswer():
+            replica.change_requests.on_answer(message)
+        case m.Forward() | m.ReadProbe() | m.CheckpointRequest() if _is_mirror(replica, sender):
+            _dispatch_mirror(replica, sender, message)
         case _:
             if replica.state.counts(sender, disk):
                 _dispatch_member(replica, sender, disk, message)
+
+
+def _is_mirror(replica: Replica, sender: str) -> bool:
+    configuration = replica.state.configuration
+    return configuration is not None and sender in configuration.mirrors
+
+
+def _dispatch_mirror(replica: Replica, sender: str, message: m.Forward | m.ReadProbe | m.CheckpointRequest) -> None:
+    """What a mirror may ask of a coordinator, whatever its disk."""
+    if isinstance(message, m.Forward):
+        replica.tenure.on_forward(sender, message, replica.office)
+    elif replica.office is not None:
+        _dispatch_office(replica, sender, message, replica.office)
 
 
 def _dispatch_member(replica: Replica, sender: str, disk: str, message: m.Message) -> None:
@@ -42,7 +74,29 @@ def _dispatch_member(replica: Replica, sender: str, disk: str, message: m.Messag
             replica.acceptor.on_accept(sender, message)
         case m.Forward():
             replica.tenure.on_forward(sender, message, replica.office)
-        case m.Accepted() | m.HeartbeatAck() | m.ReadProbe() | m.CheckpointRequest():
+        case m.SlotAccept():
+            replica.slots.on_slot_accept(sender, message)
+        case m.SlotAccepted() if message.round == 0:
+            replica.contact.tickets.on_accepted(sender, message)
+        case m.SlotPrepare():
+            replica.slots.on_slot_prepare(sender, message)
+        case m.Chosen():
+            replica.slots.on_chosen(message)
+        case m.Ticket():
+            replica.contact.tickets.on_ticket(message)
+        case m.Decided():
+            replica.contact.tickets.on_decided(sender, message, replica.office)
+            if replica.office is not None:
+                replica.office.repairs.on_decided(sender, message)
+        case (
+            m.Accepted()
+            | m.HeartbeatAck()
+            | m.ReadProbe()
+            | m.CheckpointRequest()
+            | m.TicketRequest()
+            | m.SlotPromise()
+            | m.SlotAccepted()
+        ):
             if replica.office is not None:
                 _dispatch_office(replica, sender, message, replica.office)
         case m.Committed():
@@ -78,7 +132,7 @@ def _dispatch_member(replica: Replica, sender: str, disk: str, message: m.Messag
 def _dispatch_office(
     replica: Replica,
     sender: str,
-    message: m.Accepted | m.HeartbeatAck | m.ReadProbe | m.CheckpointRequest,
+    message: OfficeMessage,
     office: Office,
 ) -> None:
     """Messages to a coordinator; without an office they mean nothing."""
@@ -95,5 +149,13 @@ def _dispatch_office(
             replica.desk.add(sender, message.boot, message.probe, confirmed=message.confirmed, office=office)
         case m.CheckpointRequest():
             replica.checkpoints.wanted = True
+        case m.TicketRequest():
+            office.sequencer.request(sender, message.boot, message.ticket)
+        case m.SlotPromise():
+            if message.epoch == office.epoch:
+                office.repairs.on_promise(sender, message)
+        case m.SlotAccepted():
+            if message.epoch == office.epoch:
+                office.repairs.on_accepted(sender, message)
         case _:
             assert_never(message)

@@ -24,8 +24,8 @@ class Effects:
     2. sends ``send`` at once;
     3. holds ``send_durable`` back until everything appended *so far* (not only by this step) is durable;
     4. queues ``apply`` — consecutive committed slots — for the executor, which applies them in order;
-    5. completes requests: ``durable_requests`` (``ack`` majority or one reached) and ``refused_requests``
-       (request id -> error name);
+    5. completes requests: ``durable_requests`` (``ack`` majority or one reached), ``refused_requests``
+       (request id -> error name) and ``changes``;
     6. ``transfer``: deals with the store's large bodies (checkpoint files), see the single kinds.
     """
 
@@ -37,6 +37,8 @@ class Effects:
     """Answered probes: ``(probe number, slot to apply before reading)``."""
     durable_requests: list[bytes] = field(default_factory=list)
     refused_requests: list[tuple[bytes, str]] = field(default_factory=list)
+    changes: list[tuple[int, str]] = field(default_factory=list)
+    """Answered changes: ``(number, "" or why it is refused)``."""
     transfer: list[TransferEffect] = field(default_factory=list)
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     """Things worth a line in the event log: name and fields."""
@@ -55,6 +57,7 @@ class Effects:
             or self.read_points
             or self.durable_requests
             or self.refused_requests
+            or self.changes
             or self.transfer
             or self.events
             or self.halt

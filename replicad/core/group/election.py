@@ -106,7 +106,9 @@ class Election:
     def _patience(self) -> int:
         if self.acceptor.released_to == self.state.node:
             return 0
-        return self.state.limits.lease_us + self.delay
+        patience = self.state.limits.lease_us + self.delay
+        # Who was named as the successor goes first.
+        return patience + 2 * self.state.limits.stagger_us if self.acceptor.released_to else patience
 
     def _draw_delay(self) -> int:
         """Stagger candidates by rank, so that split votes are rare."""

@@ -1,14 +1,14 @@
-"""How a group forms for the first time, and how a disk that lost its memory is re-admitted. Rules M1 to M5."""
+"""How a group forms for the first time, who follows it, and how its configuration changes. Rules M1 to M5."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicad.core.group.configuration import Configuration
+from replicad.core.group.configuration import GENERATION_STRIDE, Configuration
 from replicad.core.group.state import Role
 from replicad.core.journal.records import FormationRecord
-from replicad.core.model.messages import Form, Introduce, Welcome
+from replicad.core.model.messages import Form, Introduce, MirrorHeartbeat, Welcome
 from replicad.core.model.operations import CONFIGURATION, encode_batch
 
 if TYPE_CHECKING:
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from replicad.core.group.state import GroupState
 
 FRESH_HEARTBEATS = 20
-"""An introduction counts for so many heartbeats."""
+"""An introduction counts for so many heartbeats, and so does a source that was heard."""
+INTRODUCE_HEARTBEATS = 2
+REMOVED_PAUSE_US = 1_000_000
+"""Who is not in the configuration introduces itself no more often than this."""
+MIRROR_HEARTBEATS = 2
+"""Mirrors hear from the coordinator every so many heartbeats."""
 
 
 @dataclass(slots=True)
@@ -34,7 +39,7 @@ class Introduction:
 
 
 class Membership:
-    """Formation, introductions, re-admission."""
+    """Formation, introductions, mirrors, and configuration entries."""
 
     def __init__(self, state: GroupState, formed: Callable[[], None]) -> None:
         """``formed()`` is called when this node has recorded an initial configuration."""
@@ -42,9 +47,17 @@ class Membership:
         self.formed = formed
         self.introductions: dict[str, Introduction] = {}
         self.introduced_at = -(10**12)
+        self.acquaintances: tuple[str, ...] = ()
+        """Voters that a node heard of which knows no configuration itself."""
+        self.stranger = False
+        """They did not name this node."""
+        self.acquainted = 0
+        """Version of the configuration that named them."""
         self.source = ""
+        """Whom to fetch from while no coordinator is followed as a voter."""
         self.source_committed = 0
         self.source_at = 0
+        self.beaten_at = -(10**12)
 
     # --- introducing oneself ----------------------------------------------------------------------------------------
 
@@ -72,18 +85,35 @@ class Membership:
         )
 
     def tick(self) -> None:
-        """Introduce oneself while one is no voter or knows no coordinator; form the group if all are here and empty."""
+        """Introduce oneself while one is no voter or knows no coordinator; form the group if all are here and empty.
+
+        A mirror does so while it knows no live source.
+        """
         state = self.state
         if state.is_voter() and state.coordinator:
             return
-        if state.now - self.introduced_at >= 2 * state.limits.heartbeat_us:
+        if self.source_live():
+            if state.is_mirror():
+                return
+        elif not state.is_voter():
+            state.coordinator = ""
+        if state.now - self.introduced_at >= self._pause():
             self.introduced_at = state.now
-            known = dict.fromkeys((*state.initial_members, *state.peers()))
+            known = dict.fromkeys((*state.initial_members, *state.peers(), *self.acquaintances))
             for name in known:
                 if name != state.node:
                     state.send(name, self.introduction(name))
         if state.configuration is None and self.may_form():
             self._form()
+
+    def _pause(self) -> int:
+        state = self.state
+        outside = state.role is Role.REMOVED or (state.configuration is None and self.stranger)
+        return REMOVED_PAUSE_US if outside else INTRODUCE_HEARTBEATS * state.limits.heartbeat_us
+
+    def source_live(self) -> bool:
+        """Return whether the source was heard lately."""
+        return bool(self.source) and self.state.now - self.source_at < FRESH_HEARTBEATS * self.state.limits.heartbeat_us
 
     # --- first formation --------------------------------------------------------------------------------------------
 
@@ -110,6 +140,8 @@ class Membership:
         state = self.state
         if state.configuration is not None:
             return []
+        if state.node not in state.initial_members:
+            return ["this node waits to be added to the group"] if self.acquaintances else ["no voter is in touch"]
         found = []
         for name in state.initial_members:
             if name == state.node:
@@ -130,7 +162,7 @@ class Membership:
         disks = {}
         for name in state.initial_members:
             disks[name] = state.disk if name == state.node else self.introductions[name].disk
-        self._record(Configuration.initial(disks))
+        self._record(Configuration.initial(disks, state.initial_protocol))
 
     def _record(self, configuration: Configuration) -> None:
         state = self.state
@@ -164,54 +196,171 @@ class Membership:
         self.introductions[sender] = Introduction(
             message.boot, message.echo, message.disk, message.state, message.committed, state.now
         )
-        if message.committed > state.log.committed and not state.coordinator:
+        theirs = self._learn(message.configuration)
+        if state.out.forget:
+            return
+        own = state.configuration  # it may have been learnt just now
+        past = own is not None and theirs is not None and theirs.generation < own.generation
+        belongs = own.names(state.node) if own is not None else not self.stranger
+        if message.committed > state.log.committed and not state.coordinator and belongs and not past:
             # Without a coordinator to welcome anyone: committed slots may be fetched from whoever has them (C2). They
             # may hold the configuration entry that this disk, or its peers, need to find a majority.
-            self.source, self.source_committed, self.source_at = sender, message.committed, state.now
-        if state.configuration is None:
+            self._take_source(sender, message.committed)
+        if own is None:
             return
-        member = state.configuration.member(sender)
+        member = own.member(sender)
         initial = member is not None and member.disk == message.disk and member.since == 0
         if message.state != "formed" and initial:
-            state.send_durable(sender, Form(state.configuration.encode()))
-        if message.state != "formed" or not state.configuration.holds(sender, message.disk):
+            state.send_durable(sender, Form(own.encode()))
+        welcome = office is not None and state.knows(sender) and not past
+        if message.state != "formed" or not own.holds(sender, message.disk):
             if state.is_voter() and state.coordinator:
                 state.send(sender, self.introduction(sender))
-            if office is not None:
+            if office is not None and welcome:
                 state.send(sender, Welcome(office.epoch, state.log.committed))
-        elif office is not None and message.committed < state.configuration.slot:
+        elif office is not None and welcome and message.committed < own.slot:
             state.send(sender, Welcome(office.epoch, state.log.committed))
 
-    def on_welcome(self, sender: str, message: Welcome) -> None:
-        """A coordinator offers itself as the source of all that this disk lacks."""
-        if not self.state.is_voter() or not self.state.coordinator:
-            # A voter, too: with an older configuration it does not know the disk whose heartbeats it hears.
-            self.source = sender
-            self.source_committed = message.committed
-            self.source_at = self.state.now
+    def _learn(self, encoded: bytes) -> Configuration | None:
+        """Take over a newer configuration in which this disk has no vote; returns the one that was heard.
 
-    # --- re-admission -----------------------------------------------------------------------------------------------
+        Every configuration heard is committed somewhere. One that gives this disk a vote is taken from the log only,
+        with the slots that it governs (M4).
+        """
+        state = self.state
+        try:
+            heard = Configuration.decode(encoded) if encoded else None
+        except ValueError:
+            return None
+        own = state.configuration
+        if heard is None or heard.holds(state.node, state.disk):
+            return heard
+        if own is None:
+            if heard.version > self.acquainted:
+                self.acquainted, self.acquaintances = heard.version, heard.nodes()
+                self.stranger = not heard.names(state.node)
+            if state.node not in heard.mirrors:
+                return heard
+            if heard.generation and state.log.highest:
+                state.out.forget = "the slots here are of no known configuration, and the group was recovered since"
+                return heard
+        elif heard.version <= own.version or state.given_up_by(heard):
+            return heard
+        state.configuration = heard
+        state.append(FormationRecord(heard.encode()))
+        state.event("configuration_learnt", version=heard.version, slot=heard.slot)
+        self.formed()
+        return heard
+
+    def _take_source(self, sender: str, committed: int) -> None:
+        if sender == self.source:
+            committed = max(committed, self.source_committed)
+        self.source, self.source_committed, self.source_at = sender, committed, self.state.now
+
+    def on_welcome(self, sender: str, message: Welcome) -> bool:
+        """A coordinator offers itself as the source of all that this disk lacks; returns whether a mirror takes it."""
+        state = self.state
+        if state.is_mirror():
+            return self._follow(sender, message.epoch, message.committed)
+        if not state.is_voter() or not state.coordinator:
+            # A voter, too: with an older configuration it does not know the disk whose heartbeats it hears.
+            self._take_source(sender, message.committed)
+        return False
+
+    def on_slots(self, sender: str, committed: int) -> None:
+        """Slots arrived: their source lives."""
+        if sender == self.source:
+            self._take_source(sender, committed)
+
+    # --- mirrors ----------------------------------------------------------------------------------------------------
+
+    def beat(self, office: Office, checkpoint: tuple[int, bytes], verdict: tuple[int, bytes]) -> None:
+        """Coordinator: tell the mirrors whom to follow, and what checkpoint and digest they must have."""
+        state = self.state
+        configuration = state.configuration
+        heartbeat = state.limits.heartbeat_us
+        if configuration is None or not configuration.mirrors:
+            return
+        if state.now - self.beaten_at < MIRROR_HEARTBEATS * heartbeat - heartbeat // 2:
+            return
+        self.beaten_at = state.now
+        message = MirrorHeartbeat(
+            office.epoch, configuration.version, state.log.committed, *checkpoint, verdict[0], verdict[1]
+        )
+        for name in configuration.mirrors:
+            state.send(name, message)
+
+    def on_mirror_heartbeat(self, sender: str, message: MirrorHeartbeat) -> bool:
+        """Mirror: follow this coordinator, unless a later one was heard; returns whether it is followed."""
+        state = self.state
+        if state.is_voter() and state.coordinator:
+            return False
+        own = state.configuration
+        if own is None or message.version // GENERATION_STRIDE != own.generation:
+            # First compare configurations: one of the two may hold slots of a past that was given up.
+            state.send(sender, self.introduction(sender))
+            return False
+        if state.is_mirror():
+            return self._follow(sender, message.epoch, message.committed)
+        self._take_source(sender, message.committed)  # it has yet to learn that it lost its vote
+        return False
+
+    def _follow(self, sender: str, epoch: int, committed: int) -> bool:
+        """Mirror: follow the coordinator of an epoch, unless a later one was heard of."""
+        state = self.state
+        if epoch < state.epoch:
+            return False
+        if (epoch, sender) != (state.epoch, state.coordinator):
+            if epoch != state.epoch:
+                state.adopt_epoch(epoch)
+            state.coordinator = sender
+            state.event("following", epoch=epoch, coordinator=sender)
+        self._take_source(sender, committed)
+        return True
+
+    def on_fetch(self, sender: str, disk: str, first: int) -> None:
+        """Coordinator: who asks for slots without a vote says by that how far it is, and which disk it has."""
+        state = self.state
+        if not self.follows(sender, disk):
+            return
+        known = self.introductions.get(sender)
+        if known is None or known.disk != disk:
+            self.introductions[sender] = Introduction(0, 0, disk, "formed", max(0, first - 1), state.now)
+        else:
+            known.state, known.committed, known.at = "formed", max(0, first - 1), state.now
+
+    def follows(self, node: str, disk: str) -> bool:
+        """Return whether this disk follows without a vote: a mirror's, or one that is not its member's (yet)."""
+        configuration = self.state.configuration
+        return configuration is not None and configuration.names(node) and not configuration.holds(node, disk)
+
+    # --- configuration entries --------------------------------------------------------------------------------------
 
     def admit(self, office: Office) -> None:
         """Coordinator: re-admit a new disk that has caught up, through the log (M1, M3, M4)."""
-        state = self.state
-        configuration = state.configuration
-        if configuration is None:
-            return
+        configuration = self.state.configuration
         candidate = self._candidate(office)
-        if candidate is None:
-            office.closing = state.leaving
+        if configuration is None or candidate is None:
             return
         name, disk = candidate
-        if not office.view.remove(name):
-            return
+        slot = self.propose(office, name, lambda slot: configuration.with_disk(name, disk, slot))
+        if slot:
+            self.state.event("readmission_proposed", member=name, disk=disk, slot=slot)
+
+    def propose(self, office: Office, leaver: str, make: Callable[[int], Configuration]) -> int:
+        """Propose the configuration ``make(slot)``; returns the slot, or 0 as long as it must wait.
+
+        Until the view has lost the ``leaver``, whose disk loses its vote by this ("": nobody's does; M3); and then,
+        with no new slots meanwhile, until all slots below are committed (M1).
+        """
+        if leaver and not office.view.remove(leaver):
+            return 0
         if not self.may_propose(office):
             office.closing = True
-            return
+            return 0
         slot = office.assigned + 1
-        office.closing = state.leaving
-        state.event("readmission_proposed", member=name, disk=disk, slot=slot)
-        office.propose(encode_batch(CONFIGURATION, configuration.with_disk(name, disk, slot).encode()))
+        office.propose(encode_batch(CONFIGURATION, make(slot).encode()))
+        return slot
 
     def may_propose(self, office: Office) -> bool:
         """Return whether all slots below are committed (M1)."""

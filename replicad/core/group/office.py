@@ -1,4 +1,8 @@
-"""The office of a primary in one epoch: slots, batches, commit, announcements. Rules E3, C1 to C3, M1."""
+"""The office of a coordinator in one epoch: slots, batches, commit, announcements. Rules E3, C1 to C3, M1, M2, P1.
+
+Which slots the coordinator proposes for itself (as a primary) and which it gives away as tickets (as a sequencer) is
+settled slot by slot, when they are assigned.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,26 @@ from typing import TYPE_CHECKING
 
 from replicad.core.group.authority import Authority
 from replicad.core.group.effects import EVERYONE
+from replicad.core.group.log import batch_kind
+from replicad.core.group.repair import Repairs
+from replicad.core.group.sequencer import Sequencer
 from replicad.core.group.view import View
 from replicad.core.model.errors import check
-from replicad.core.model.messages import Accept, Accepted, Committed, Durable, ForwardRefused, Heartbeat, HeartbeatAck
+from replicad.core.model.messages import (
+    Accept,
+    Accepted,
+    Committed,
+    Durable,
+    ForwardRefused,
+    Heartbeat,
+    HeartbeatAck,
+    Ticket,
+)
 from replicad.core.model.operations import (
     ACK_ALL,
     ACK_MAJORITY,
     ACK_ONE,
+    CONFIGURATION,
     NOOP_BATCH,
     OPERATIONS,
     decode_operation,
@@ -21,32 +38,51 @@ from replicad.core.model.operations import (
 )
 
 if TYPE_CHECKING:
+    from replicad.core.group.slots import Slots
     from replicad.core.group.state import GroupState
 
 Queued = tuple[bytes, str, int, bytes, int]
 """``(encoded operation, contact, ack, request id, last slot in which it may be acknowledged before it is applied)``."""
 
 
+REPAIRED_LISTED = 64
+"""Repaired slots that a watermark lists; it speaks only of the slots above those that fell off the list."""
+
+
 class Office:
     """One epoch in office. A new epoch makes a new object, so nothing of an old office can leak into it."""
 
-    def __init__(self, state: GroupState, epoch: int, recovered: int, promisers: dict[str, str]) -> None:
+    def __init__(self, state: GroupState, slots: Slots, epoch: int, recovered: int, promisers: dict[str, str]) -> None:
         """Take office: everything up to ``recovered`` is held here or is a hole."""
         check(state.promised == epoch, "the coordinator's own promise is the epoch's")
         self.state = state
         self.epoch = epoch
         self.start = state.log.committed + 1
+        """The watermark speaks of the slots from here on."""
+        self.first = self.start
+        """First slot of this epoch."""
         self.recovered = recovered
         self.promisers = promisers
+        self.slots = slots
         self.authority = Authority(state)
         self.view = View(state, self.authority)
         self.assigned = recovered
+        self.ticketed: dict[int, str] = {}
+        """Open slot -> the contact that holds its ticket."""
+        self.repaired: dict[int, int] = {}
+        """Slot -> the round (1 or more) at which it is committed, for the watermark."""
+        self.own_tickets: list[Ticket] = []
+        """Tickets for this node's own clients, taken by the contact at the end of the step."""
+        self.sequencer = Sequencer(self)
+        self.repairs = Repairs(self)
         self.open: deque[tuple[int, int, int]] = deque()  # (slot, bytes, assigned at) not yet committed
         self.open_bytes = 0
         self.queue: deque[Queued] = deque()
         self.queued_bytes = 0
         self.early: dict[int, list[tuple[str, int, bytes]]] = {}
         self.announced = state.log.committed
+        self.successor = ""
+        """The voter to which the office is being moved ("": none)."""
         self.closing = False
         """No new slots: a configuration entry, or the hand-over, is next."""
         self._promised_configuration = state.configuration
@@ -58,10 +94,9 @@ class Office:
     def _repropose(self) -> None:
         """Propose for every open slot what was found for it, or a no-op (E3)."""
         state = self.state
-        state.epoch = self.epoch
+        state.adopt_epoch(self.epoch)
         state.coordinator = state.node
-        state.matched = state.log.committed
-        for slot in range(self.start, self.recovered + 1):
+        for slot in range(self.first, self.recovered + 1):
             held = state.log.get(slot)
             self._assign(slot, NOOP_BATCH if held is None else held[2])
 
@@ -101,17 +136,19 @@ class Office:
     def has_promises(self) -> bool:
         """Return whether a majority of the *current* configuration promised this epoch (M2).
 
-        A disk that this office admitted counts: it never held anything above its admission. An acceptance does not:
-        it says nothing of what that member holds above the configuration entry from an older epoch.
+        For an entry of an earlier office an acceptance does not count: it says nothing of what that member holds above
+        the entry from an older epoch.
         """
         state = self.state
         if self._promised_configuration is state.configuration:
             return True
+        if state.configuration is not None and state.configuration.slot > self.recovered:
+            # This office proposed it, when it had the promises that the one before asks for. The majority that accepted
+            # it has promised this epoch, and shares a member with every majority of the new one.
+            self._promised_configuration = state.configuration
+            return True
         members = state.configuration.members if state.configuration else ()
-        count = sum(
-            member.node == state.node or self.promisers.get(member.node) == member.disk or member.since > self.recovered
-            for member in members
-        )
+        count = sum(member.node == state.node or self.promisers.get(member.node) == member.disk for member in members)
         if count >= state.majority():
             self._promised_configuration = state.configuration
         return count >= state.majority()
@@ -155,37 +192,78 @@ class Office:
     def _assign(self, slot: int, value: bytes) -> None:
         state = self.state
         state.hold(slot, self.epoch, 0, value, decided=False)
-        state.matched = slot
+        state.extend_matched()
         self.open.append((slot, len(value), state.now))
         self.open_bytes += len(value)
 
+    def give_away(self, contact: str) -> int:
+        """Assign the next slot to the ticket of a contact; returns the slot."""
+        self.assigned += 1
+        self.ticketed[self.assigned] = contact
+        self.open.append((self.assigned, 0, self.state.now))
+        return self.assigned
+
     def send_accepts(self) -> None:
-        """Send every member the slots that it was not sent yet: one message for all where they agree."""
+        """Send every member the slots proposed here that it was not sent yet: one message for all where they agree."""
         state = self.state
         groups: dict[int, list[str]] = {}
         for name, peer in self.authority.peers.items():
             if peer.sent_to < self.assigned:
-                groups.setdefault(max(peer.sent_to + 1, self.start), []).append(name)
+                groups.setdefault(max(peer.sent_to + 1, self.first), []).append(name)
         for first, names in groups.items():
             everyone = len(names) == len(self.authority.peers)
-            for message in self._accepts(first, state.limits.page_bytes):
+            for message in self._accepts(first):
                 for name in [EVERYONE] if everyone else names:
                     state.send(name, message)
                 self.announced = max(self.announced, message.committed)
             for name in names:
                 self.authority.peers[name].sent_to = self.assigned
 
-    def _accepts(self, first: int, limit: int) -> list[Accept]:
-        messages = []
-        committed = self.state.log.committed
-        while first <= self.assigned:
-            page = self.state.log.page(first, self.assigned, limit)
-            if not page:
-                break
-            values = tuple(entry[3] for entry in page)
-            messages.append(Accept(self.epoch, self.start, first, committed, values))
-            first += len(page)
+    def _accepts(self, first: int, relayed_before: int = 0) -> list[Accept]:
+        """Return messages with what was accepted here at round 0 from ``first`` on.
+
+        Slots of ticket holders are theirs to send; those assigned before ``relayed_before`` are sent along, as they
+        were proposed: their holder may be gone.
+        """
+        limit = self.state.limits.page_bytes
+        messages: list[Accept] = []
+        run: list[bytes] = []
+        size = 0
+        for slot in range(first, self.assigned + 1):
+            held = self.state.log.get(slot)
+            ours = held is not None and held[:2] == (self.epoch, 0) and self._may_send(slot, relayed_before)
+            if run and (not ours or (held is not None and size + len(held[2]) > limit)):
+                messages.append(self._accept(slot - len(run), run))
+                run, size = [], 0
+            if ours and held is not None:
+                run.append(held[2])
+                size += len(held[2])
+        if run:
+            messages.append(self._accept(self.assigned + 1 - len(run), run))
         return messages
+
+    def _may_send(self, slot: int, relayed_before: int) -> bool:
+        if slot not in self.ticketed:
+            return True
+        return relayed_before > 0 and self.assigned_at(slot) < relayed_before
+
+    def _accept(self, first: int, values: list[bytes]) -> Accept:
+        return Accept(self.epoch, self.start, first, self.state.log.committed, tuple(values), self.listed())
+
+    def assigned_at(self, slot: int) -> int:
+        """Return when an open slot was assigned (a committed one: 0)."""
+        index = slot - self.open[0][0] if self.open else -1
+        return self.open[index][2] if 0 <= index < len(self.open) else 0
+
+    def oldest_held(self) -> tuple[int, int]:
+        """Return the oldest open slot and when it was assigned; ``(0, 0)``: none, or a hole, which nobody can fill."""
+        if not self.open or not self.repairs.found(self.open[0][0]):
+            return 0, 0
+        return self.open[0][0], self.open[0][2]
+
+    def listed(self) -> tuple[int, ...]:
+        """Return the repaired slots and their rounds as a watermark lists them (C3)."""
+        return tuple(number for item in self.repaired.items() for number in item)
 
     # --- committing -------------------------------------------------------------------------------------------------
 
@@ -200,11 +278,11 @@ class Office:
         """Send again from ``matched + 1``, unless that is below the epoch's start (the member fetches those)."""
         state = self.state
         peer = self.authority.peers[name]
-        if matched + 1 < self.start or state.now - peer.resent_at < state.limits.heartbeat_us // 2:
+        if matched + 1 < self.first or state.now - peer.resent_at < state.limits.heartbeat_us // 2:
             return
         peer.resent_at = state.now
         size = 0
-        for message in self._accepts(matched + 1, state.limits.page_bytes):
+        for message in self._accepts(matched + 1, state.now - state.limits.heartbeat_us):
             state.send(name, message)
             size += sum(len(value) for value in message.values)
             if size > 4 * state.limits.page_bytes:
@@ -213,15 +291,59 @@ class Office:
     def advance(self) -> None:
         """Commit what a majority of all members *and* the whole view durably accepted (C1)."""
         state = self.state
-        own = state.durable_limit(state.matched)
-        committed = min(self.majority_matched(own), self.view.limit(own))
-        self._answer_early(own)
-        if committed <= state.log.committed:
-            return
-        while self.open and self.open[0][0] <= committed:
-            _, size, _ = self.open.popleft()
+        self._answer_early(state.durable_limit(state.matched))
+        self.announced = max(self.announced, state.log.committed)  # by the contacts whose slots these were
+        self.repairs.advance()
+        while True:
+            before, configuration = state.log.committed, state.configuration
+            slot = self._committable()
+            if slot > before:
+                state.commit(slot)
+                self.slots.learn()
+            if state.configuration is not configuration:
+                self.authority.refresh_members()
+            if slot == before or not self.has_promises():
+                break
+        self._close_slots()
+
+    def _close_slots(self) -> None:
+        """Forget open slots that are committed."""
+        while self.open and self.open[0][0] <= self.state.log.committed:
+            number, size, _ = self.open.popleft()
             self.open_bytes -= size
-        state.commit(committed)
+            contact = self.ticketed.pop(number, None)
+            if contact is not None and number not in self.repaired:
+                self.repairs.proposed_in_time(contact)
+
+    def _committable(self) -> int:
+        """Return the highest slot that is committed now: all below it are, each at one ballot.
+
+        It ends at a configuration entry, whose members decide the slots above it (M2).
+        """
+        state = self.state
+        own = state.durable_limit(state.matched)
+        counted = min(self.majority_matched(own), self.view.limit(own))
+        slot = state.log.committed
+        while slot < self.assigned:
+            round_ = self.repairs.committed_round(slot + 1)
+            if round_ == 0 and slot + 1 > counted:
+                return slot
+            if round_ < 0:
+                return slot
+            slot += 1
+            if round_:
+                self._list_repaired(slot, round_)
+            held = state.log.get(slot)
+            if held is not None and batch_kind(held[2]) == CONFIGURATION:
+                return slot
+        return slot
+
+    def _list_repaired(self, slot: int, round_: int) -> None:
+        self.repaired[slot] = round_
+        if len(self.repaired) > REPAIRED_LISTED:
+            oldest = min(self.repaired)
+            del self.repaired[oldest]
+            self.start = oldest + 1
 
     def majority_matched(self, own: int) -> int:
         """Return the highest slot that a majority of the members durably accepted."""
@@ -256,7 +378,7 @@ class Office:
         committed = self.state.log.committed
         if committed > self.announced:
             self.announced = committed
-            self.state.broadcast(Committed(self.epoch, self.start, committed))
+            self.state.broadcast(Committed(self.epoch, self.start, committed, self.listed()))
 
     # --- heartbeats -------------------------------------------------------------------------------------------------
 
@@ -285,6 +407,7 @@ class Office:
                     checkpoint[1],
                     verdict[0],
                     verdict[1],
+                    self.listed(),
                 ),
             )
         self.announced = max(self.announced, state.log.committed)
@@ -292,7 +415,7 @@ class Office:
     def may_grant(self, name: str) -> bool:
         """Return whether this member may get a grant now: E3, V1, V2."""
         peer = self.authority.peers[name]
-        oldest, since = (self.open[0][0], self.open[0][2]) if self.open else (0, 0)
+        oldest, since = self.oldest_held()
         return (
             self.state.applied >= self.recovered
             and self.view.may_hold(name)
@@ -306,16 +429,16 @@ class Office:
         rebooted = peer.boot not in {0, message.boot}
         self.authority.on_ack(sender, message)
         if rebooted:
-            peer.sent_to = min(peer.sent_to, max(message.matched, self.start - 1))
-        behind = self.open and message.matched < self.open[0][0]
-        if behind and state.now - self.open[0][2] > state.limits.heartbeat_us:
+            peer.sent_to = min(peer.sent_to, max(message.matched, self.first - 1))
+        oldest, since = self.oldest_held()
+        if message.matched < oldest and state.now - since > state.limits.heartbeat_us:
             self.resend(sender, message.matched)
         elif not self.open and message.matched < state.log.committed and peer.sent_to <= state.log.committed:
             peer.sent_to = max(peer.sent_to, state.log.committed)  # it fetches committed slots itself
 
     def tend_view(self) -> None:
         """Take fit members into the view and drop unfit ones."""
-        oldest, since = (self.open[0][0], self.open[0][2]) if self.open else (0, 0)
+        oldest, since = self.oldest_held()
         self.view.drop_unfit(oldest, since)
         self.view.consider(self.assigned, self.recovered)
 
@@ -324,6 +447,13 @@ class Office:
         if self.state.applied < self.recovered or not self.authority.granting:
             return 0
         return self.authority.authority_until()
+
+    def read_slot(self) -> int:
+        """Return the slot to apply before a linearizable read under this office's authority (R1).
+
+        A ticket holder may have committed, and answered, what is only accepted here; never what is not.
+        """
+        return self.state.matched if self.ticketed else self.state.log.committed
 
     def refuse_queue(self) -> None:
         """Leaving office: tell the contacts of queued operations that they got no slot."""

@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING
 
 from replicad.core.group.acceptor import Acceptor
 from replicad.core.group.catch_up import CatchUp
+from replicad.core.group.changes import ChangeDesk, ChangeRequests
 from replicad.core.group.checkpoints import Checkpoints, Digests
 from replicad.core.group.configuration import Configuration
-from replicad.core.group.contact import Contact, ProbeDesk
+from replicad.core.group.contact import Contact
 from replicad.core.group.dispatch import dispatch
 from replicad.core.group.election import Election
 from replicad.core.group.membership import Membership
 from replicad.core.group.office import Office
+from replicad.core.group.probes import ProbeDesk
 from replicad.core.group.state import GroupState, Role
 from replicad.core.group.tenure import Tenure
 from replicad.core.journal.records import CheckpointRecord
 from replicad.core.model import messages as m
 from replicad.core.model.errors import check
+from replicad.core.model.operations import REMOTE_WRITE
 
 if TYPE_CHECKING:
     from random import Random
@@ -48,10 +51,12 @@ class Replica:
         rebuild: bool,
         random: Random,
         now: int,
+        protocol: str = REMOTE_WRITE,
     ) -> None:
         """Resume from what is durable.
 
-        ``members``: the initial members, in order. ``applied``, ``digest``, ``configuration``: what the store holds.
+        ``members``: the initial members, in order; ``protocol``: what a group formed here begins with. ``applied``,
+        ``digest``, ``configuration``: what the store holds.
         ``lost``: the directory was damaged, so it may not take part in a first formation. ``rebuild``: the store
         cannot be rebuilt from what is here; a transfer must replace it.
         """
@@ -69,6 +74,7 @@ class Replica:
             rebuild=rebuild,
             random=random,
             now=now,
+            protocol=protocol,
         )
         self.office: Office | None = None
         self.acceptor = Acceptor(self.state, self.become_follower, lambda: self.tenure.ends(self.office))
@@ -80,8 +86,11 @@ class Replica:
         self.digests = Digests(self.state)
         self.catch_up = CatchUp(self.state, lambda: self.checkpoints.committed[0])
         self.membership = Membership(self.state, self._formed)
-        self.contact = Contact(self.state)
+        self.slots = self.acceptor.slots
+        self.contact = Contact(self.state, self.slots)
         self.desk = ProbeDesk(self.state)
+        self.change_requests = ChangeRequests(self.state)
+        self.change_desk = ChangeDesk(self.state, self.membership, self.change_requests)
         self.state.adopt_logged_configuration()
         self._settle_role()
 
@@ -122,6 +131,16 @@ class Replica:
         """Whether a hand-over is done: not in office and not standing for it."""
         return self.state.role not in {Role.COORDINATOR, Role.CANDIDATE}
 
+    @property
+    def source_heard_at(self) -> int:
+        """When the coordinator was last heard, on the own clock (0: never); see :attr:`source_committed`."""
+        return self.acceptor.heartbeat_at if self.state.is_voter() else self.membership.source_at
+
+    @property
+    def source_committed(self) -> int:
+        """What the coordinator had committed then: once it is applied, this state is as fresh as that."""
+        return self.slots.watermark[1] if self.state.is_voter() else self.membership.source_committed
+
     def holds_lease(self, now: int) -> bool:
         """Return whether linearizable reads may be served here without asking anyone."""
         return self.read_slot(now) is not None
@@ -133,9 +152,13 @@ class Replica:
         if state.configuration is None:
             state.role = Role.UNFORMED
         elif not state.is_voter():
-            self.become_follower("its disk was replaced")
-            state.role = Role.LEARNER
-        elif state.role in {Role.UNFORMED, Role.LEARNER}:
+            self.become_follower("this disk has no vote")
+            role = state.non_voting_role()
+            if role is not state.role:
+                self.acceptor.drop_lease()
+                state.coordinator = "" if role is Role.REMOVED else state.coordinator
+                state.role = role
+        elif state.role not in {Role.FOLLOWER, Role.CANDIDATE, Role.COORDINATOR}:
             state.role = Role.FOLLOWER
             self.acceptor.voter_since = state.now
             state.event("voter")
@@ -150,6 +173,7 @@ class Replica:
             self.office.refuse_queue()
             self.office = None
             self.desk.waiting = []
+            self.catch_up.waiting = {}
             self.acceptor.heard_at = state.now
             if state.coordinator == state.node:
                 state.coordinator = ""
@@ -169,10 +193,12 @@ class Replica:
         state = self.state
         state.role = Role.COORDINATOR
         self.acceptor.drop_lease()
-        self.office = Office(state, epoch, recovered, promisers)
+        self.office = Office(state, self.slots, epoch, recovered, promisers)
         self.checkpoints.begin_office()
         self.digests.begin_office()
         self.tenure.begin()
+        self.membership.beaten_at = -(10**12)
+        self.change_desk.begin_office()
         state.event("took_office", epoch=epoch, start=self.office.start, recovered=recovered)
         self._send_heartbeats(self.office)
 
@@ -205,6 +231,9 @@ class Replica:
         self.membership.tick()
         if self.office is not None:
             self._tick_office(self.office)
+        if self.office is None:
+            self.change_desk.tick(None, self.tenure.released)
+        self.change_requests.ask(self.office, self.change_desk)
         self.election.tick()
         self.catch_up.tick(*self._source())
         for number, confirmed in self.contact.tick(self.office):
@@ -217,9 +246,9 @@ class Replica:
         """Return whom to fetch from, and the highest slot heard to be committed."""
         state = self.state
         if state.coordinator and state.is_voter():
-            epoch, committed = self.acceptor.watermark
+            epoch, committed = self.slots.watermark
             return state.coordinator, committed if epoch == state.epoch else 0
-        if state.now - self.membership.source_at < 20 * state.limits.heartbeat_us:
+        if self.membership.source_live():
             return self.membership.source, self.membership.source_committed
         return "", 0
 
@@ -308,7 +337,7 @@ class Replica:
         if state.rebuilding or state.leaving:
             return None
         if self.office is not None:
-            return state.log.committed if now < self.office.reads_until() else None
+            return self.office.read_slot() if now < self.office.reads_until() else None
         return self.acceptor.read_slot()
 
     def probe(self, confirmed: bool, now: int) -> tuple[int, Effects]:
@@ -330,6 +359,16 @@ class Replica:
             self.state.send(self.state.coordinator, m.CheckpointRequest())
         return self._finish()
 
+    def request_change(self, kind: str, argument: str, now: int) -> tuple[int, Effects]:
+        """Ask for one change of the group, of a kind in ``changes``; ``Effects.changes`` brings the answer.
+
+        Nothing comes if no coordinator answers: then the outcome is unknown, and the configuration tells.
+        """
+        self.state.now = now
+        number = self.change_requests.add(kind, argument)
+        self.change_requests.ask(self.office, self.change_desk)
+        return number, self._finish()
+
     def hand_over(self, now: int) -> Effects:
         """Leave in order: stop granting and reading, and release the others once the grants have ended (E5)."""
         self.state.now = now
@@ -344,11 +383,19 @@ class Replica:
         """Follow the coordinator, obey what it says of checkpoint and digest, and answer."""
         if not self.acceptor.on_heartbeat(sender, message):
             return
+        self._heed(message)
+        self.acceptor.acknowledge(sender, message, self.digests.newest(), self.checkpoints.report())
+
+    def on_mirror_heartbeat(self, sender: str, message: m.MirrorHeartbeat) -> None:
+        """Follow the coordinator as a mirror, and obey what it says of checkpoint and digest."""
+        if self.membership.on_mirror_heartbeat(sender, message):
+            self._heed(message)
+            self.catch_up.poll(sender)
+
+    def _heed(self, message: m.Heartbeat | m.MirrorHeartbeat) -> None:
         if not self.checkpoints.on_announced((message.checkpoint, message.checkpoint_digest)):
             self._rebuild("the checkpoint written here differs from the committed one")
-        verdict = (message.digest_slot, message.digest)
-        self._obey(verdict)
-        self.acceptor.acknowledge(sender, message, self.digests.newest(), self.checkpoints.report())
+        self._obey((message.digest_slot, message.digest))
 
     def _obey(self, verdict: tuple[int, bytes]) -> None:
         if verdict[0] and not verdict[1] and verdict[0] in self.digests.marks:
@@ -375,14 +422,17 @@ class Replica:
             return
         self._obey(self.digests.verdict)
         office.tend_view()
-        self.membership.admit(office)
+        self.change_desk.tick(office, self.tenure.released)
+        office.repairs.tick()
         if not state.leaving:
             self.checkpoints.tick(office)
-        if state.now - office.authority.last_round_at >= state.limits.heartbeat_us:
+        # Aligned to the clock, the heartbeats of all groups of a node leave in one frame.
+        if state.now // state.limits.heartbeat_us != office.authority.last_round_at // state.limits.heartbeat_us:
             self._send_heartbeats(office)
 
     def _send_heartbeats(self, office: Office) -> None:
         office.heartbeat(self.checkpoints.announced, self.digests.verdict)
+        self.membership.beat(office, self.checkpoints.announced, self.digests.verdict)
 
     # --- the end of every step --------------------------------------------------------------------------------------
 
@@ -390,13 +440,15 @@ class Replica:
         """Let consequences follow: slots for what is queued, commits, announcements, execution, answers."""
         office = self.office
         if office is not None:
-            before = self.state.configuration
             office.drain()
+        self.contact.take_tickets(office)
+        if office is not None:
             office.advance()
-            if self.state.configuration is not before:
-                office.authority.refresh_members()
             office.send_accepts()
             office.announce()
+            self.change_desk.settle(office)
+            if self.catch_up.waiting:
+                self.catch_up.serve_waiting()
             self.desk.answer(office, self.contact)
             if self.desk.wants_round(office) and self.state.now > office.authority.last_round_at:
                 self._send_heartbeats(office)

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING
 from replicad.core.group.configuration import Configuration
 from replicad.core.group.effects import EVERYONE, Effects
 from replicad.core.group.log import SlotLog, batch_kind
-from replicad.core.journal.records import EntryRecord, FormationRecord, PromiseRecord, WatermarkRecord
+from replicad.core.journal.records import (
+    EntryRecord,
+    FormationRecord,
+    PromiseRecord,
+    SlotPromiseRecord,
+    WatermarkRecord,
+)
 from replicad.core.model.errors import check
 from replicad.core.model.limits import STATE_MACHINE_VERSION
-from replicad.core.model.operations import CONFIGURATION, decode_batch
+from replicad.core.model.operations import CONFIGURATION, REMOTE_WRITE, decode_batch
 
 if TYPE_CHECKING:
     from random import Random
@@ -28,6 +34,8 @@ class Role(StrEnum):
 
     UNFORMED = "unformed"
     LEARNER = "learner"
+    MIRROR = "mirror"
+    REMOVED = "removed"
     FOLLOWER = "follower"
     CANDIDATE = "candidate"
     COORDINATOR = "coordinator"
@@ -52,11 +60,13 @@ class GroupState:
         rebuild: bool,
         random: Random,
         now: int,
+        protocol: str = REMOTE_WRITE,
     ) -> None:
         self.node = node
         self.disk = disk
         self.boot = boot
         self.initial_members = members
+        self.initial_protocol = protocol
         self.limits = limits
         self.random = random
         self.started_at = now
@@ -82,6 +92,12 @@ class GroupState:
         self.matched = self.log.committed  # accept(): all slots up to it are decided or accepted at `epoch`
 
         self.out = Effects()
+        self.chosen: dict[int, int] = {}  # slots: open slots that are committed at (epoch, 0) -> epoch
+        self.slot_promises: dict[int, tuple[int, int]] = {
+            slot: ballot
+            for slot, ballot in durable.slot_promises.items()
+            if ballot[0] == self.promised and slot > self.log.committed
+        }  # promise_slot()
         self.tickets = 0  # flushes asked for
         self.durable_tickets = 0  # flushes done
         self.unflushed: deque[tuple[int, int, int]] = deque()  # (ticket, lowest slot written, asked at)
@@ -116,7 +132,19 @@ class GroupState:
         """Promise all slots at ``epoch``; durable before anything sent by :meth:`send_durable` leaves."""
         check(epoch > self.promised, "a promise only rises")
         self.promised = epoch
+        self.slot_promises = {}
         self.append(PromiseRecord(epoch))
+
+    def promise_slot(self, slot: int, epoch: int, round_: int) -> None:
+        """Promise one slot at ``(epoch, round_)`` (T3)."""
+        check(epoch == self.promised, "a slot is promised within the promised epoch")
+        if self.slot_promises.get(slot, (0, 0)) < (epoch, round_):
+            self.slot_promises[slot] = (epoch, round_)
+            self.append(SlotPromiseRecord(slot, epoch, round_))
+
+    def slot_ballot(self, slot: int) -> tuple[int, int]:
+        """Return the lowest ballot at which this slot may still be accepted (A1)."""
+        return max((self.promised, 0), self.slot_promises.get(slot, (0, 0)))
 
     def hold(self, slot: int, epoch: int, round_: int, value: bytes, *, decided: bool) -> None:
         """Hold and log a value for a slot."""
@@ -164,6 +192,9 @@ class GroupState:
         if slot < first:
             return
         self.log.advance(slot)
+        for number in range(first, slot + 1):
+            self.chosen.pop(number, None)
+            self.slot_promises.pop(number, None)
         self.matched = max(self.matched, slot)
         self.extend_matched()
         for number in range(first, slot + 1):
@@ -172,8 +203,16 @@ class GroupState:
             if held is not None and batch_kind(held[2]) == CONFIGURATION:
                 self.configure(held[2], number, held[0])
 
+    def adopt_epoch(self, epoch: int) -> None:
+        """Follow or lead another epoch: what was accepted in it before a restart counts."""
+        self.epoch = epoch
+        self.coordinator = ""
+        self.chosen = {}
+        self.matched = self.log.committed
+        self.extend_matched()
+
     def extend_matched(self) -> None:
-        """Count slots that were accepted at this very epoch before a restart."""
+        """Count consecutive slots that were accepted in this epoch."""
         while (held := self.log.get(self.matched + 1)) is not None and held[0] == self.epoch:
             self.matched += 1
 
@@ -185,6 +224,8 @@ class GroupState:
         check(configuration is not None and configuration.slot == slot, "a configuration knows its slot")
         if configuration is None or (self.configuration and configuration.version <= self.configuration.version):
             return
+        if self.given_up_by(configuration):
+            return
         if configuration.machine_version > STATE_MACHINE_VERSION:
             self.out.halt = f"the group runs state machine version {configuration.machine_version}: upgrade this node"
         newcomer = not self.is_member()
@@ -194,6 +235,19 @@ class GroupState:
             # A newcomer has promised nothing yet; it must not serve an epoch older than the one that admitted it.
             self.promise(epoch)
         self.event("configuration", version=configuration.version, slot=slot)
+
+    def given_up_by(self, configuration: Configuration) -> bool:
+        """Return whether the group went on without this disk after its majority was lost: then it forgets all."""
+        known = self.configuration
+        if known is None or configuration.generation <= known.generation:
+            return False
+        if configuration.holds(self.node, self.disk):
+            return False
+        self.out.forget = (
+            f"the group was recovered without this disk (configuration {configuration.version}): what it holds belongs "
+            f"to a past that was given up"
+        )
+        return True
 
     def adopt_logged_configuration(self) -> None:
         """Configuration entries between the store's state and the committed prefix hold already (at a restart)."""
@@ -228,6 +282,23 @@ class GroupState:
     def counts(self, node: str, disk: str) -> bool:
         """Return whether what this peer says counts: its disk is the member's current one (rules L2, M4)."""
         return self.configuration is not None and self.configuration.holds(node, disk)
+
+    def is_mirror(self) -> bool:
+        """Return whether this node follows the group without a vote."""
+        return self.configuration is not None and self.node in self.configuration.mirrors
+
+    def non_voting_role(self) -> Role:
+        """Return what a node is that is no voter (now)."""
+        configuration = self.configuration
+        if configuration is None:
+            return Role.UNFORMED
+        if self.node in configuration.mirrors:
+            return Role.MIRROR
+        return Role.LEARNER if configuration.member(self.node) else Role.REMOVED
+
+    def knows(self, node: str) -> bool:
+        """Return whether a node belongs to the group, whatever its disk: it may ask for slots, and forward."""
+        return self.configuration.names(node) if self.configuration else node in self.initial_members
 
     def peers(self) -> list[str]:
         """Return the other members' names (before formation: the other initial members)."""

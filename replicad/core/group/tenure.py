@@ -31,10 +31,13 @@ class Tenure:
         """When the grants and the authority of past offices end."""
         self.reelect_above = 0
         """A promise above the own epoch was heard of (0: none): stand again above it (E5)."""
+        self.released = 0
+        """The last epoch that this node handed over."""
 
     def begin(self) -> None:
         """A new office begins."""
         self.reelect_above = 0
+        self.acceptor.released_to = ""
 
     def remember(self, office: Office) -> None:
         """The office ends: what it granted may last longer."""
@@ -65,7 +68,7 @@ class Tenure:
         if why:
             self.step_down(why)
             return False
-        if self.state.leaving:
+        if self.state.leaving or office.successor:
             return not self.hand_over(office)
         if self.reelect_above:
             return not self.stand_again(office)
@@ -75,14 +78,17 @@ class Tenure:
         """Leave in order, once all grants have ended and open slots are committed; returns whether it is done (E5)."""
         state = self.state
         office.authority.granting = False
-        office.closing = True
+        # A node that stays closes its office no earlier than it must: nobody's process is about to end.
+        office.closing = state.leaving or self.grants_ended(office)
         if not self.grants_ended(office):
             return False
         if office.open and state.now - office.open[0][2] < state.limits.lease_us:
             return False
         self.step_down("hands over")
         self.past_until = state.now  # it reads and grants no more: nothing of this office outlives it
-        state.broadcast(Release(office.epoch, self._successor(office)))
+        self.released = office.epoch
+        self.acceptor.released_to = self._successor(office)
+        state.broadcast(Release(office.epoch, self.acceptor.released_to))
         return True
 
     def grants_ended(self, office: Office) -> bool:
@@ -104,6 +110,8 @@ class Tenure:
         return True
 
     def _successor(self, office: Office) -> str:
+        if office.successor in office.authority.peers:
+            return office.successor
         best = max(office.authority.peers.items(), key=lambda item: (item[1].matched, item[0]), default=None)
         return best[0] if best else ""
 

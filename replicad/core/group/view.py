@@ -17,6 +17,10 @@ class View:
         self.authority = authority
         self.joined: dict[str, int] = {}
         """Member -> b, the last slot assigned when it joined: it is waited for above b (V1)."""
+        self.barred = ""
+        """A member that is about to lose its vote: it gets no more grants, and does not join again (M3)."""
+        self.number = 1
+        """Counts the changes of the view."""
 
     def members(self) -> tuple[str, ...]:
         """Return the names in the view, the coordinator first."""
@@ -33,12 +37,13 @@ class View:
         if self.state.applied < recovered or not self.authority.granting:
             return
         for name, peer in self.authority.peers.items():
-            if name in self.joined or not self.fresh(peer) or peer.lease_request == 0:
+            if name in self.joined or name == self.barred or not self.fresh(peer) or peer.lease_request == 0:
                 continue
             if peer.matched < self.state.log.base:
                 continue  # it needs a whole checkpoint first: nothing should wait for that
             if assigned - peer.matched <= self.state.limits.join_lag_slots:
                 self.joined[name] = assigned
+                self.number += 1
                 self.state.event("view_joined", member=name, slot=assigned)
 
     def fresh(self, peer: Peer) -> bool:
@@ -48,16 +53,18 @@ class View:
     def may_hold(self, name: str) -> bool:
         """Return whether a grant may go to this member now: it must have applied b (V1)."""
         joined_at = self.joined.get(name)
-        return joined_at is not None and self.authority.peers[name].applied >= joined_at
+        if joined_at is None or name == self.barred:
+            return False
+        return self.authority.peers[name].applied >= joined_at
 
     def drop_unfit(self, oldest_open: int, open_since: int) -> None:
         """Drop holders that are silent, or leave slots unaccepted, once their last grant has ended (V2)."""
         for name in list(self.joined):
             peer = self.authority.peers.get(name)
             if peer is None:
-                del self.joined[name]
+                self._leave(name)
             elif self.unfit(peer, oldest_open, open_since) and self.may_drop(peer):
-                del self.joined[name]
+                self._leave(name)
                 self.state.event("view_dropped", member=name)
 
     def unfit(self, peer: Peer, oldest_open: int, open_since: int) -> bool:
@@ -75,5 +82,9 @@ class View:
         """Try to take a member out (M3: before its disk leaves the configuration); True when it is out."""
         peer = self.authority.peers.get(name)
         if name in self.joined and (peer is None or self.may_drop(peer)):
-            del self.joined[name]
+            self._leave(name)
         return name not in self.joined
+
+    def _leave(self, name: str) -> None:
+        del self.joined[name]
+        self.number += 1

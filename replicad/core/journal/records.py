@@ -14,6 +14,14 @@ class PromiseRecord(NamedTuple):
     epoch: int
 
 
+class SlotPromiseRecord(NamedTuple):
+    """One slot is promised at ``(epoch, round)``, by the epoch's own coordinator that repairs it (rule T3)."""
+
+    slot: int
+    epoch: int
+    round: int
+
+
 class EntryRecord(NamedTuple):
     """``value`` was accepted for ``slot`` at ballot ``(epoch, round)``; ``decided``: it is known to be committed."""
 
@@ -46,4 +54,16 @@ class FormationRecord(NamedTuple):
     configuration: bytes
 
 
-Record = PromiseRecord | EntryRecord | WatermarkRecord | CheckpointRecord | FormationRecord
+class DroppedRecord(NamedTuple):
+    """The group is gone from this disk: no record of it before this one counts, or keeps a segment."""
+
+
+Record = (
+    PromiseRecord
+    | SlotPromiseRecord
+    | EntryRecord
+    | WatermarkRecord
+    | CheckpointRecord
+    | FormationRecord
+    | DroppedRecord
+)

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 
 from replicad.core.journal.records import (
     CheckpointRecord,
+    DroppedRecord,
     EntryRecord,
     FormationRecord,
     PromiseRecord,
     Record,
+    SlotPromiseRecord,
     WatermarkRecord,
 )
 from replicad.core.journal.segments import HEADER_BYTES, Ending, LogIdentity, ScanResult, decode_header, scan
@@ -34,12 +36,17 @@ class DurableState:
     checkpoint: CheckpointRecord | None = None
     formation: bytes = b""
     keep_above: int | None = None
+    slot_promises: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Slot -> the ``(epoch, round)`` that was promised for it alone."""
 
     def replay(self, record: Record) -> None:
         """Take in the next record of this group."""
         match record:
             case PromiseRecord():
                 self.promised = max(self.promised, record.epoch)
+            case SlotPromiseRecord(slot, epoch, round_):
+                self.promised = max(self.promised, epoch)
+                self.slot_promises[slot] = max((epoch, round_), self.slot_promises.get(slot, (0, 0)))
             case EntryRecord():
                 self._replay_entry(record)
             case WatermarkRecord():
@@ -50,6 +57,7 @@ class DurableState:
                     self.committed = max(self.committed, record.slot)
                     floor = self._floor()
                     self.entries = {slot: entry for slot, entry in self.entries.items() if slot > floor}
+                    self.slot_promises = {s: ballot for s, ballot in self.slot_promises.items() if s > record.slot}
             case FormationRecord():
                 self.formation = record.configuration
 
@@ -167,9 +175,14 @@ def _take(recovery: Recovery, number: int, size: int, result: ScanResult, keep_a
     recovery.records += len(result.records)
     highest = recovery.highest.setdefault(number, {})
     for group, record, _ in result.records:
+        if type(record) is DroppedRecord:
+            recovery.states.pop(group, None)
+            for slots in recovery.highest.values():
+                slots.pop(group, None)
+            continue
         state = recovery.states.get(group)
         if state is None:
             state = recovery.states[group] = DurableState(keep_above=keep_above.get(group))
         state.replay(record)
-        if type(record) is EntryRecord:
+        if isinstance(record, EntryRecord | SlotPromiseRecord):
             highest[group] = max(highest.get(group, 0), record.slot)

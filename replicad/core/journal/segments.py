@@ -26,10 +26,12 @@ import msgpack
 
 from replicad.core.journal.records import (
     CheckpointRecord,
+    DroppedRecord,
     EntryRecord,
     FormationRecord,
     PromiseRecord,
     Record,
+    SlotPromiseRecord,
     WatermarkRecord,
 )
 from replicad.core.model.errors import DamageError
@@ -60,6 +62,8 @@ _KINDS: dict[int, tuple[type[Record], tuple[type, ...]]] = {
     3: (WatermarkRecord, (int,)),
     4: (CheckpointRecord, (int, bytes)),
     5: (FormationRecord, (bytes,)),
+    6: (SlotPromiseRecord, (int, int, int)),
+    7: (DroppedRecord, ()),
 }
 _NUMBERS: dict[type[Record], int] = {kind: number for number, (kind, _) in _KINDS.items()}
 

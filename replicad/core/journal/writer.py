@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from replicad.core.journal.records import EntryRecord, FormationRecord, PromiseRecord, Record, WatermarkRecord
+from replicad.core.journal.records import (
+    DroppedRecord,
+    EntryRecord,
+    FormationRecord,
+    PromiseRecord,
+    Record,
+    SlotPromiseRecord,
+    WatermarkRecord,
+)
 from replicad.core.journal.recovery import DurableState, Recovery
 from replicad.core.journal.segments import (
     FRAME_BYTES,
@@ -146,7 +154,19 @@ class SegmentWriter:
         self.current_size = self._size
         self.highest[self.segment] = {}
 
+    def pinning(self, truncated: Mapping[str, int]) -> list[str]:
+        """Return the groups that keep the oldest segment, if that is not the current one."""
+        oldest = min(self.highest)
+        if oldest == self.segment:
+            return []
+        return [group for group, slot in self.highest[oldest].items() if slot > self._covered(group, truncated)]
+
     def _remember(self, group: str, record: Record) -> None:
+        if type(record) is DroppedRecord:
+            self.live.pop(group, None)
+            for slots in self.highest.values():
+                slots.pop(group, None)
+            return
         state = self.live.get(group)
         if state is None:
             state = self.live[group] = DurableState()
@@ -157,6 +177,9 @@ class SegmentWriter:
             if record.slot > highest.get(group, 0):
                 highest[group] = record.slot
         else:
+            if type(record) is SlotPromiseRecord:
+                highest = self.highest[self.segment]
+                highest[group] = max(highest.get(group, 0), record.slot)
             state.replay(record)
 
 

@@ -25,6 +25,10 @@ ERROR_KINDS: dict[str, ErrorKind] = {
         ErrorKind("bad_request", 400, True, 0, "the request is malformed; the message says which part"),
         ErrorKind("not_found", 404, True, 0, "there is no such page"),
         ErrorKind("method_not_allowed", 405, True, 0, "the Allow header lists the methods"),
+        ErrorKind("conflict", 409, True, 0, "it contradicts what is there; nothing was done, the message says why"),
+        ErrorKind(
+            "unfinished", 409, False, 0, "a change of several steps stopped half-way; the message says what is done"
+        ),
         ErrorKind("too_large", 413, True, 0, "the key or the value is larger than the limit"),
         ErrorKind("key_reused", 422, True, 0, "this Idempotency-Key was used before with another request"),
         ErrorKind("overloaded", 429, True, 200, "a queue is full; nothing was done"),
@@ -38,9 +42,18 @@ ERROR_KINDS: dict[str, ErrorKind] = {
             1000,
             "the disk of this node is full; nothing was done, other nodes may take the write",
         ),
+        ErrorKind(
+            "behind",
+            503,
+            True,
+            200,
+            "this replica has not caught up with the bookmark or min_index; nothing was done, another node may have",
+        ),
+        ErrorKind("unreachable", 503, True, 500, "no member of the group could be reached; the request was never sent"),
         ErrorKind("expired", 503, True, 100, "the write was not applied within its window of slots, and never will be"),
         ErrorKind("timeout", 504, True, 200, "the deadline passed before the request was sent anywhere"),
         ErrorKind("unknown_outcome", 504, False, 200, "the write was sent, and its outcome is not known"),
+        ErrorKind("loop", 508, True, 500, "nodes passed the request around and none is a member of the group"),
     )
 }
 

@@ -38,6 +38,10 @@ class Limits:
     open_slots_max: int = 256
     open_bytes_max: int = 16 * 1024 * 1024
     """Slots (and their bytes) that are assigned but not yet committed."""
+    tickets_max: int = 8
+    """Tickets of one contact that are asked for or whose slots are not yet chosen (active replication)."""
+    repair_after_us: int = 100_000
+    """A ticket whose batch has not come for so long is a hole: its slot is repaired."""
     request_window_slots: int = 16_384
     """W: slots for which a request id is remembered, and within which an operation may be applied."""
     checkpoint_slots: int = 100_000

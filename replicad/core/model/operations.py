@@ -26,6 +26,11 @@ CONFIGURATION = 2
 CHECKPOINT = 3
 """Kinds of batch. Only OPERATIONS takes indexes."""
 
+REMOTE_WRITE = "remote-write"
+ACTIVE = "active"
+"""How a group feeds its log: the coordinator proposes all batches (a primary), or gives contacts tickets for theirs (a
+sequencer)."""
+
 REFUSED = 0
 APPLIED = 1
 MORE = 2

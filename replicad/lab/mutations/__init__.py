@@ -6,6 +6,7 @@ others were noticed.
 """
 
 from replicad.lab.mutations import (
+    active,
     commit,
     election,
     leases,
@@ -18,7 +19,7 @@ from replicad.lab.mutations import (
 )
 from replicad.lab.mutations.registry import MUTATIONS, Mutation, mutated, register
 
-RULES = (election, commit, leases, membership, tables, slips)
+RULES = (active, election, commit, leases, membership, tables, slips)
 DRAMAS = (scripts_offices, scripts_leases, scripts_log)
 
 __all__ = ["DRAMAS", "MUTATIONS", "RULES", "Mutation", "mutated", "register"]

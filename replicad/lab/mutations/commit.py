@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from replicad.lab.mutations.registry import Function
 
-ACCEPTOR = "core.group.acceptor:Acceptor"
+SLOTS = "core.group.slots:Slots"
 OFFICE = "core.group.office:Office"
 
 # --- C1 ---------------------------------------------------------------------------------------------------------------
@@ -43,12 +43,16 @@ register("uncommitted-served", "C2", "catch-up serves accepted slots, too", "cor
 )
 
 
-@register("accepted-is-applied", "C2", "members apply what they accepted, committed or not", ACCEPTOR, "note_committed")
+@register("accepted-is-applied", "C2", "members apply what they accepted, committed or not", SLOTS, "learn")
 def _accepted_is_applied(original: Function) -> Function:
-    return lambda self, epoch, committed: original(self, epoch, max(committed, self.state.matched))
+    def learn(self: Any) -> None:
+        self.state.commit(self.state.matched)
+        original(self)
+
+    return learn
 
 
-register("watermark-vouches-for-all", "C3", "a watermark vouches for any value held", ACCEPTOR, "vouched")(
+register("watermark-vouches-for-all", "C3", "a watermark vouches for any value held", SLOTS, "vouched")(
     instead(lambda self, slot, epoch: self.state.log.get(slot) is not None)  # noqa: ARG005 - the original's names
 )
 

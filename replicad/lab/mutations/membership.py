@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from replicad.core.model.operations import OPERATIONS
 from replicad.lab.mutations.registry import also, always, covered, instead, register
 
 if TYPE_CHECKING:
@@ -36,6 +37,36 @@ register(
 @also("old-promises-count", "core.group.office:Office", "has_promises")
 def _promises_not_counted(_original: Function) -> Function:
     return lambda *_arguments: True
+
+
+register(
+    "commit-past-configuration",
+    "M2",
+    "slots above an entry are decided by its predecessor's members",
+    "core.group.office",
+    "batch_kind",
+)(always(OPERATIONS))
+register(
+    "unsafe-changes-made",
+    "M1",
+    "a coordinator makes every change that it is asked for",
+    "core.group.changes:ChangeDesk",
+    "unsafe",
+)(always(""))
+register(
+    "two-changes-at-once",
+    "M1",
+    "a change begins while another one is under way",
+    "core.group.changes:ChangeDesk",
+    "_busy",
+)(always(""))
+register(
+    "promoted-while-behind",
+    "M4",
+    "a mirror is promoted however far it is behind",
+    "core.group.changes:ChangeDesk",
+    "_promotion_unsafe",
+)(always(""))
 
 
 @register("replaced-in-the-view", "M3", "a disk is replaced while it is in the view", "core.group.view:View", "remove")
@@ -151,4 +182,8 @@ covered("newcomer-votes-at-once", "a disk learns of its admission from that very
 covered(
     "old-word-for-new-disk",
     "M1 and L1: all that the old disk accepted is committed below the entry, and the new one starts loyal",
+)
+covered(
+    "commit-past-configuration",
+    "one voter changes at a time, so a majority before the entry and one after it have a member in common",
 )

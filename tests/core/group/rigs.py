@@ -19,6 +19,7 @@ from replicad.core.model.operations import (
     NO_CAS,
     OPERATIONS,
     PUT,
+    REMOTE_WRITE,
     Result,
     decode_batch,
     decode_operation,
@@ -43,9 +44,9 @@ def disk_of(node):
     return f"disk-{node}"
 
 
-def configuration_of(count=3):
+def configuration_of(count=3, protocol=REMOTE_WRITE):
     """The first configuration of n1 … n<count>."""
-    return Configuration.initial({node: disk_of(node) for node in names(count)})
+    return Configuration.initial({node: disk_of(node) for node in names(count)}, protocol)
 
 
 def epoch_of(node, counter=1):
@@ -64,13 +65,13 @@ def batch(number, **fields):
     return encode_batch(OPERATIONS, [operation(number, **fields)[1]])
 
 
-def durable_state(promised=0, entries=(), committed=0, count=3, formed=True):
+def durable_state(promised=0, entries=(), committed=0, count=3, formed=True, protocol=REMOTE_WRITE):
     """What a disk holds; ``entries`` are ``(slot, epoch, value)``."""
     return DurableState(
         promised=max([promised, *(epoch for _, epoch, _ in entries)]),
         entries={slot: EntryRecord(slot, epoch, 0, False, value) for slot, epoch, value in entries},
         committed=committed,
-        formation=configuration_of(count).encode() if formed else b"",
+        formation=configuration_of(count, protocol).encode() if formed else b"",
     )
 
 
@@ -123,6 +124,7 @@ class Rig:
         self.durable_requests = []
         self.refused_requests = []
         self.read_points = []
+        self.changes = []
         self.transfers = []
         self.events = []
         self.halted = self.forgotten = ""
@@ -192,6 +194,7 @@ class Rig:
         self.durable_requests += effects.durable_requests
         self.refused_requests += effects.refused_requests
         self.read_points += effects.read_points
+        self.changes += effects.changes
         self.transfers += effects.transfer
         self.events += effects.events
         self.halted = self.halted or effects.halt

@@ -1,9 +1,19 @@
 import pytest
 
-from replicad.core.group.effects import BeginTransfer, InstallCheckpoint, SendChunk, WriteChunk
+from replicad.core.group.effects import BeginTransfer, CheckpointCommitted, InstallCheckpoint, SendChunk, WriteChunk
+from replicad.core.group.membership import FRESH_HEARTBEATS
 from replicad.core.journal.records import CheckpointRecord
 from replicad.core.model import messages as m
-from tests.core.group.rigs import HEARTBEAT, Rig, batch, epoch_of
+from tests.core.group.rigs import (
+    HEARTBEAT,
+    TICK,
+    Rig,
+    batch,
+    configuration_of,
+    durable_state,
+    epoch_of,
+    operation,
+)
 
 N2 = epoch_of("n2")
 
@@ -200,3 +210,174 @@ def test_a_transfer_that_does_not_verify_begins_anew():
         rig.wait(HEARTBEAT)
     assert ("n2", m.FetchSlots(1)) in rig.sent
     assert rig.replica.applied == 0
+
+
+# --- mirrors ----------------------------------------------------------------------------------------------------------
+
+
+def mirrored(count=3):
+    return configuration_of(count).with_mirror("n9", 0)
+
+
+def in_office(count=3):
+    durable = durable_state(count=count)
+    durable.formation = mirrored(count).encode()
+    rig = Rig(count=count, durable=durable)
+    rig.elect()
+    rig.acknowledge()
+    rig.serve(3 * HEARTBEAT)
+    return rig
+
+
+def mirror(**fields):
+    durable = durable_state(formed=False, **fields)
+    durable.formation = mirrored().encode()
+    return Rig("n9", durable=durable)
+
+
+def beat(committed=0, epoch=N2, **fields):
+    plain = {"checkpoint": 0, "checkpoint_digest": b"", "digest_slot": 0, "digest": b""}
+    return m.MirrorHeartbeat(epoch, mirrored().version, committed, **{**plain, **fields})
+
+
+def test_a_mirrors_request_waits_for_news():
+    """What is committed is sent to the mirror in the same step, and before that nothing is."""
+    rig = in_office()
+    assert rig.step("n9", m.FetchSlots(1)) == []
+    rig.submit(operation(1))
+    assert rig.of(m.Slots) == []
+    sent = [(to, message) for to, message in rig.step("n2", m.Accepted(rig.replica.epoch, 1, False))]
+    assert not [message for _, message in sent if isinstance(message, m.Slots)]
+    sent = rig.step("n3", m.Accepted(rig.replica.epoch, 1, False))
+    [(to, slots_sent)] = [item for item in sent if isinstance(item[1], m.Slots)]
+    assert (to, [entry[0] for entry in slots_sent.entries], slots_sent.committed) == ("n9", [1], 1)
+    assert rig.replica.catch_up.waiting == {}
+
+
+def test_a_mirror_counts_for_nothing():
+    """It is sent no slot before that is committed, and commits wait for voters only."""
+    rig = in_office()
+    rig.step("n9", m.FetchSlots(1))
+    rig.submit(operation(1))
+    rig.accept_all()
+    assert rig.replica.committed == 1
+    assert {type(message) for to, message in rig.sent if to == "n9"} == {m.MirrorHeartbeat, m.Slots}
+    assert "n9" not in rig.replica.view
+
+
+def test_one_request_of_a_mirror_waits():
+    """However often it asks, it is answered once."""
+    rig = in_office()
+    for _ in range(5):
+        rig.step("n9", m.FetchSlots(1))
+    rig.submit(operation(1))
+    rig.accept_all()
+    assert len(rig.of(m.Slots)) == 1
+
+
+def test_requests_of_voters_and_strangers_do_not_wait():
+    """Voters are sent what is new anyway, and whoever the group does not know gets nothing at all."""
+    rig = in_office()
+    rig.submit(operation(1))
+    rig.accept_all()
+    rig.step("n3", m.FetchSlots(2))
+    assert rig.replica.catch_up.waiting == {}
+    assert rig.step("n8", m.FetchSlots(1)) == []
+    assert rig.step("n8", m.FetchCheckpoint(1, 0)) == []
+
+
+def test_a_mirror_always_has_a_request_at_the_coordinator():
+    """It asks when it hears whom to follow, again with every answer, and again when none comes."""
+    rig = mirror()
+    assert rig.step("n2", beat()) == [("n2", m.FetchSlots(1))]
+    assert rig.replica.coordinator == "n2"
+    assert rig.step("n2", slots(1, 11)) == [("n2", m.FetchSlots(2))]
+    assert rig.step("n2", beat(committed=1)) == []
+    rig.wait(4 * HEARTBEAT)
+    assert rig.of(m.FetchSlots)[-2:] == [m.FetchSlots(2), m.FetchSlots(2)]
+
+
+def test_a_mirror_follows_the_latest_coordinator():
+    """A heartbeat of a later epoch moves it there, one of an earlier epoch moves it nowhere."""
+    rig = mirror()
+    later = epoch_of("n3", 2)
+    rig.step("n2", beat())
+    assert rig.step("n3", beat(epoch=later)) == [("n3", m.FetchSlots(1))]
+    assert rig.step("n2", beat()) == []
+    assert (rig.replica.coordinator, rig.replica.epoch) == ("n3", later)
+
+
+def test_a_mirror_whose_coordinator_is_silent_introduces_itself():
+    """It tells all voters, and knows no coordinator meanwhile."""
+    rig = mirror()
+    rig.step("n2", beat())
+    rig.take_sent()
+    rig.wait(FRESH_HEARTBEATS * HEARTBEAT + TICK)
+    assert {to for to, message in rig.sent if isinstance(message, m.Introduce)} == {"n1", "n2", "n3"}
+    assert rig.replica.coordinator == ""
+
+
+def test_a_mirror_knows_how_fresh_it_is():
+    """When the coordinator was heard, and what was committed then."""
+    rig = mirror()
+    rig.step("n2", beat(committed=7))
+    assert (rig.replica.source_committed, rig.replica.source_heard_at) == (7, rig.now)
+    heard_at = rig.now
+    rig.wait(HEARTBEAT)
+    assert rig.replica.source_heard_at == heard_at
+    rig.step("n2", slots(1, 11, committed=8))
+    assert (rig.replica.source_committed, rig.replica.source_heard_at) == (8, rig.now)
+
+
+def test_a_mirrors_checkpoint_is_committed_by_the_coordinators_word():
+    """The digest that the group committed makes the own file count, and lets the log before it go."""
+    rig = mirror()
+    rig.step("n2", slots(1, 11, 12))
+    rig.take(rig.replica.checkpoint_written(2, b"d" * 16, rig.now))
+    assert rig.replica.checkpoints.committed[0] == 0
+    rig.step("n2", beat(committed=2, checkpoint=2, checkpoint_digest=b"d" * 16))
+    assert CheckpointRecord(2, b"d" * 16) in rig.records
+    assert CheckpointCommitted(2) in rig.transfers
+
+
+def test_a_mirror_whose_checkpoint_differs_rebuilds_itself():
+    """Its state is thrown away and fetched anew."""
+    rig = mirror()
+    rig.step("n2", slots(1, 11, 12))
+    rig.take(rig.replica.checkpoint_written(2, b"x" * 16, rig.now))
+    rig.step("n2", beat(committed=2, checkpoint=2, checkpoint_digest=b"d" * 16))
+    assert rig.replica.state.rebuilding
+    rig.wait(6 * HEARTBEAT)
+    assert ("n2", m.FetchSlots(0)) in rig.sent
+
+
+def test_a_mirror_may_forward_and_probe():
+    """The coordinator serves it like a voter, whatever its disk."""
+    rig = in_office()
+    _, encoded = operation(1)
+    rig.step("n9", m.Forward(0, (encoded,)), disk="any")
+    assert [slot for slot, *_ in rig.slots()] == [1]
+    rig.accept_all()
+    sent = rig.step("n9", m.ReadProbe(5, 1, False), disk="any")
+    assert ("n9", m.ReadPoint(5, 1, 1)) in sent
+    assert rig.step("n8", m.Forward(0, (encoded,))) == []
+
+
+def test_mirrors_hear_of_a_new_coordinator_at_once():
+    """Whoever takes office tells them, and goes on telling them."""
+    durable = durable_state()
+    durable.formation = mirrored().encode()
+    rig = Rig(durable=durable)
+    rig.elect()
+    [(to, message)] = [item for item in rig.sent if isinstance(item[1], m.MirrorHeartbeat)]
+    assert (to, message.epoch) == ("n9", rig.replica.epoch)
+    rig.serve(10 * HEARTBEAT)
+    assert 4 <= len(rig.of(m.MirrorHeartbeat)) <= 7
+
+
+def test_requests_of_mirrors_end_with_the_office():
+    """A coordinator of the past keeps nobody waiting."""
+    rig = in_office()
+    rig.step("n9", m.FetchSlots(1))
+    rig.follow("n2", epoch=epoch_of("n2", 9))
+    assert rig.replica.catch_up.waiting == {}

@@ -13,6 +13,7 @@ from tests.core.group.rigs import (
     batch,
     configuration_of,
     disk_of,
+    durable_state,
     epoch_of,
     names,
     operation,
@@ -345,3 +346,107 @@ def test_a_commit_is_announced_at_once_also_to_who_has_all_slots():
     sent = rig.step("n2", m.Accepted(rig.replica.epoch, 1, False))
     assert rig.replica.committed == 1
     assert 1 in [message.committed for to, message in sent if to == "n2"]
+
+
+# --- nodes that are no founders -------------------------------------------------------------------------------------
+
+
+def newcomer():
+    """A node n9 with nothing on its disk, which knows n1 to n3 by name."""
+    return Rig("n9", formed=False)
+
+
+def test_a_newcomer_never_forms_the_group():
+    """Only initial members form it, however empty everybody is."""
+    rig = newcomer()
+    for node in names(3):
+        rig.step(node, introduce(node))
+    rig.wait(10 * HEARTBEAT)
+    assert formed(rig) == []
+    assert {to for to, message in rig.sent if isinstance(message, m.Introduce)} == set(names(3))
+
+
+def say(rig, configuration, sender="n1", **fields):
+    """A voter with this configuration introduces itself to the rig."""
+    said = introduce(sender, "formed", **fields)
+    rig.step(sender, m.Introduce(said.boot, 7, said.disk, "formed", 5, 5, configuration.encode()))
+
+
+def test_a_newcomer_asks_seldom_until_it_is_added():
+    """A node that the group does not name is no burden to it, and says what it waits for."""
+    rig = newcomer()
+    say(rig, configuration_of())
+    rig.take_sent()
+    rig.wait(5_000_000)
+    assert 4 <= len([to for to, message in rig.sent if to == "n1"]) <= 6
+    assert rig.replica.role == "unformed"
+    assert rig.replica.membership.obstacles() == ["this node waits to be added to the group"]
+
+
+def test_a_newcomer_that_finds_nobody_says_so():
+    """Without a voter it cannot even be added."""
+    assert newcomer().replica.membership.obstacles() == ["no voter is in touch"]
+
+
+def test_a_newcomer_learns_of_voters_that_it_was_not_told_of():
+    """The founders may all be gone: whoever answers names the voters of today."""
+    rig = newcomer()
+    say(rig, configuration_of(3).with_mirror("n4", 1).with_voter("n4", "disk-n4", 2).without("n2", 3))
+    rig.wait(2_000_000)
+    assert "n4" in {to for to, message in rig.sent if isinstance(message, m.Introduce)}
+
+
+def test_a_node_that_was_added_is_a_mirror_as_soon_as_it_hears_so():
+    """It records the configuration that names it before it has any slot."""
+    rig = newcomer()
+    configuration = configuration_of().with_mirror("n9", 5)
+    rig.step("n1", m.MirrorHeartbeat(epoch_of("n1"), 2, 5, 0, b"", 0, b""))
+    assert [type(message) for to, message in rig.take_sent() if to == "n1"] == [m.Introduce]
+    say(rig, configuration)
+    assert rig.replica.role == "mirror"
+    assert formed(rig) == [FormationRecord(configuration.encode())]
+    assert rig.step("n1", m.Welcome(epoch_of("n1"), 5)) == [("n1", m.FetchSlots(1))]
+    assert rig.replica.coordinator == "n1"
+
+
+def test_a_coordinator_welcomes_mirrors_and_no_strangers():
+    """Who is not named is told the configuration, and nothing else."""
+    durable = durable_state()
+    durable.formation = configuration_of().with_mirror("n9", 0).encode()
+    rig = Rig(durable=durable)
+    rig.elect()
+    kinds = {}
+    for node in ("n8", "n9"):
+        kinds[node] = [type(message) for _, message in rig.step(node, introduce(node))]
+    assert kinds == {"n8": [m.Introduce], "n9": [m.Introduce, m.Welcome]}
+
+
+def test_broken_configurations_of_others_are_ignored():
+    """An introduction with nonsense in it teaches nothing."""
+    rig = Rig("n3")
+    rig.step("n1", m.Introduce(3, 7, disk_of("n1"), "formed", 0, 0, b"nonsense"))
+    assert rig.replica.state.configuration == configuration_of()
+
+
+def test_an_older_configuration_teaches_nothing():
+    """A voter that was away does not undo what happened meanwhile."""
+    durable = durable_state()
+    newer = configuration_of().with_mirror("n9", 0).with_protocol("active", 0)
+    durable.formation = newer.encode()
+    rig = Rig("n3", durable=durable)
+    say(rig, configuration_of().without("n3", 0))
+    assert rig.replica.state.configuration == newer
+
+
+def test_a_newcomer_without_a_coordinator_fetches_the_slot_that_gives_it_its_vote():
+    """It may be the one that is needed to elect a coordinator: it asks whoever has more."""
+    durable = durable_state(entries=[(1, epoch_of("n1"), batch(1))], committed=1)
+    durable.formation = configuration_of().with_mirror("n9", 0).with_voter("n9", disk_of("n9"), 2).encode()
+    rig = Rig("n9", durable=durable)
+    assert rig.replica.role == "learner"
+    rig.step("n1", m.Welcome(epoch_of("n1"), 2))
+    rig.wait(2 * FRESH_HEARTBEATS * HEARTBEAT)
+    rig.take_sent()
+    rig.step("n2", introduce("n2", "formed", committed=2))
+    rig.wait(5 * HEARTBEAT)
+    assert ("n2", m.FetchSlots(2)) in rig.sent

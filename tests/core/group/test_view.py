@@ -1,6 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replicad.core.group.acceptor import Acceptor
 from replicad.core.group.office import Office
 from replicad.core.model import messages as m
 from tests.core.group.rigs import HEARTBEAT, LEASE, LIMITS, TICK, Rig, group_state, names, operation
@@ -9,7 +10,8 @@ from tests.core.group.rigs import HEARTBEAT, LEASE, LIMITS, TICK, Rig, group_sta
 def office(count):
     state = group_state(count=count)
     state.promise(1)
-    return state, Office(state, 1, 0, {})
+    slots = Acceptor(state, lambda _why: None, lambda: 0).slots
+    return state, Office(state, slots, 1, 0, {})
 
 
 def naive_committed(own, matched, joined, majority):

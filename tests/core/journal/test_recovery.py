@@ -9,6 +9,7 @@ from replicad.core.journal.records import (
     EntryRecord,
     FormationRecord,
     PromiseRecord,
+    SlotPromiseRecord,
     WatermarkRecord,
 )
 from replicad.core.journal.recovery import DurableState, recover
@@ -166,6 +167,40 @@ def test_the_latest_acceptance_counts_unless_the_slot_was_decided():
     state.replay(entry(2, b"d", epoch=3))
     assert (state.entries[1].value, state.entries[2].value) == (b"b", b"c")
     assert state.promised == 3
+
+
+def test_a_slot_promise_is_remembered_until_its_slot_is_checkpointed():
+    """The highest one counts; it is a promise of its epoch, too (whoever promises a slot has promised all of them)."""
+    state = DurableState()
+    for record in (SlotPromiseRecord(3, 9, 2), SlotPromiseRecord(3, 9, 1), SlotPromiseRecord(7, 9, 1)):
+        state.replay(record)
+    assert state.slot_promises == {3: (9, 2), 7: (9, 1)}
+    assert state.promised == 9
+    state.replay(CheckpointRecord(3, b"d" * 16))
+    assert state.slot_promises == {7: (9, 1)}
+
+
+def test_a_segment_with_a_slot_promise_stays_until_the_slot_is_covered():
+    """It is written once: were its segment removed, a late batch would be accepted after a restart (rules K2, A1)."""
+    files = Files()
+    files.flush(SlotPromiseRecord(9, 5, 1))
+    for slot in range(1, 7):
+        files.flush(entry(slot, bytes([slot]) * LARGE))
+    files.flush(CheckpointRecord(6, b"d" * 16))
+    assert files.writer.removable({"g": 6}) == []
+    assert files.recover().states["g"].slot_promises == {9: (5, 1)}
+    for slot in range(7, 11):
+        files.flush(entry(slot, bytes([slot]) * LARGE))
+    files.flush(CheckpointRecord(10, b"d" * 16))
+    assert files.writer.removable({"g": 10})[:2] == [1, 2]
+    assert files.recover().states["g"].slot_promises == {}
+
+
+def test_a_recovered_segment_with_a_slot_promise_stays_as_well():
+    """What keeps a segment is known again after a restart."""
+    files = Files()
+    files.flush(entry(1), SlotPromiseRecord(9, 5, 1))
+    assert files.recover().highest == {1: {"g": 9}}
 
 
 def test_live_records_restore_everything_but_entries():

@@ -9,6 +9,7 @@ from replicad.core.journal.records import (
     EntryRecord,
     FormationRecord,
     PromiseRecord,
+    SlotPromiseRecord,
     WatermarkRecord,
 )
 from replicad.core.journal.segments import (
@@ -37,6 +38,7 @@ RECORDS = st.one_of(
     st.builds(EntryRecord, NUMBERS, NUMBERS, NUMBERS, st.booleans(), st.binary(max_size=120)),
     # Values full of zeros and of what looks like a length are the hard ones: they resemble what a cut write leaves.
     st.builds(EntryRecord, NUMBERS, NUMBERS, NUMBERS, st.booleans(), st.sampled_from([bytes(90), b"\0\0\0\x10" * 20])),
+    st.builds(SlotPromiseRecord, NUMBERS, NUMBERS, NUMBERS),
     st.builds(WatermarkRecord, NUMBERS),
     st.builds(CheckpointRecord, NUMBERS, st.binary(min_size=16, max_size=16)),
     st.builds(FormationRecord, st.binary(max_size=60)),

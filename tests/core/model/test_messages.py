@@ -27,6 +27,7 @@ VALUES = {
     "str": st.text(max_size=8),
     "tuple[bytes, ...]": st.lists(st.binary(max_size=8), max_size=3).map(tuple),
     "tuple[int, ...]": st.lists(NUMBER, max_size=3).map(tuple),
+    "tuple[str, ...]": st.lists(st.text(max_size=8), max_size=3).map(tuple),
     "tuple[Entry, ...]": st.lists(ENTRY, max_size=3).map(tuple),
     "tuple[Summary, ...]": st.lists(ENTRY, max_size=3).map(tuple),
 }
@@ -37,6 +38,7 @@ WRONG = {
     "str": [b"bytes", 1, None],
     "tuple[bytes, ...]": [b"bytes", None, ("text",), (1,)],
     "tuple[int, ...]": [1, ("1",), (-1,), (True,)],
+    "tuple[str, ...]": ["text", (1,), (b"bytes",), None],
     "tuple[Entry, ...]": [(1,), ((1, 2, 3),), ((1, 2, -3, b""),), ((1, 2, 3, "text"),), ([1, 2, 3, b""],)],
     "tuple[Summary, ...]": [((1, 2, 3, 4),), ((True, 2, 3, b""),)],
 }

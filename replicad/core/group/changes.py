@@ -1,0 +1,353 @@
+"""Changes that somebody asks for: of the members, of the protocol, of who coordinates. Rules M1 to M4, P1.
+
+The coordinator takes one at a time and refuses what would be unsafe, in a sentence that says what to do instead. A
+change is done when its configuration entry is committed; the move of an office, when the office is released.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from replicad.core.group.configuration import PROTOCOLS, Configuration
+from replicad.core.model.messages import ChangeAnswer, ChangeRequest
+
+if TYPE_CHECKING:
+    from replicad.core.group.membership import Membership
+    from replicad.core.group.office import Office
+    from replicad.core.group.state import GroupState
+
+ADD = "add"
+PROMOTE = "promote"
+DEMOTE = "demote"
+REMOVE = "remove"
+PROTOCOL = "protocol"
+MOVE = "move"
+KINDS = (ADD, PROMOTE, DEMOTE, REMOVE, PROTOCOL, MOVE)
+"""Kinds of change: the argument is a node's name, for PROTOCOL the protocol's."""
+
+ARGUMENT_CHARACTERS_MAX = 255
+VOTERS_MAX = 15
+MIRRORS_MAX = 256
+WAITING_MAX = 64
+"""Requests for the change under way; answers that are remembered; requests of one node that are not answered."""
+HEARD_HEARTBEATS = 12
+"""A mirror that asked for nothing for so long cannot become a voter now."""
+PATIENCE_LEASES = 400
+"""A request that is not answered for so long is forgotten (two minutes)."""
+
+Waiter = tuple[str, int, int]
+"""``(node, boot, number)`` of one request."""
+
+
+@dataclass(slots=True)
+class Change:
+    """The change under way in one office."""
+
+    epoch: int
+    kind: str
+    argument: str
+    waiting: list[Waiter] = field(default_factory=list)
+    slot: int = 0
+    """Slot of its entry once that is proposed."""
+
+
+class ChangeDesk:
+    """The coordinator's side."""
+
+    def __init__(self, state: GroupState, membership: Membership, requests: ChangeRequests) -> None:
+        self.state = state
+        self.membership = membership
+        self.requests = requests
+        self.under_way: Change | None = None
+        self.answered: dict[Waiter, str] = {}
+        """A request that comes twice is answered twice, and carried out once."""
+        self._seen: Configuration | None = None
+
+    # --- taking requests --------------------------------------------------------------------------------------------
+
+    def on_request(self, node: str, message: ChangeRequest, office: Office) -> None:
+        """Begin the change, wait for the same one that is under way, or answer at once."""
+        waiter = (node, message.boot, message.change)
+        kind, argument = message.kind, message.argument
+        change = self.current(office)
+        if waiter in self.answered:
+            self._answer(waiter, self.answered[waiter])
+        elif change is not None and (change.kind, change.argument) == (kind, argument):
+            if waiter not in change.waiting and len(change.waiting) < WAITING_MAX:
+                change.waiting.append(waiter)
+        else:
+            why = self._nonsense(kind, argument)
+            if why or self.holds_already(kind, argument):
+                self._answer(waiter, why)
+                return
+            why = self._busy(office) or self.unsafe(kind, argument, office)
+            if why:
+                self._answer(waiter, why)
+                return
+            self._begin(Change(office.epoch, kind, argument, [waiter]), office)
+
+    def current(self, office: Office) -> Change | None:
+        """Return the change under way in this office."""
+        change = self.under_way
+        return change if change is not None and change.epoch == office.epoch else None
+
+    def _begin(self, change: Change, office: Office) -> None:
+        self.under_way = change
+        self.state.event("change_begins", kind=change.kind, argument=change.argument)
+        if change.kind == MOVE:
+            office.successor = change.argument
+        elif change.kind in {DEMOTE, REMOVE}:
+            office.view.barred = change.argument
+
+    # --- refusing ---------------------------------------------------------------------------------------------------
+
+    def _nonsense(self, kind: str, argument: str) -> str:
+        if kind not in KINDS:
+            return f"there is no change {kind[:40]!r}; there are {', '.join(KINDS)}"
+        if not 0 < len(argument) <= ARGUMENT_CHARACTERS_MAX:
+            return f"{kind} needs a name of 1 to {ARGUMENT_CHARACTERS_MAX} characters"
+        if kind == PROTOCOL and argument not in PROTOCOLS:
+            return f"there is no protocol {argument!r}; there are {' and '.join(PROTOCOLS)}"
+        return ""
+
+    def holds_already(self, kind: str, argument: str) -> bool:
+        """Return whether the group is already what the change would make it."""
+        configuration = self._configuration()
+        voter = configuration.member(argument) is not None
+        match kind:
+            case "add" | "demote":
+                return argument in configuration.mirrors
+            case "promote":
+                return voter
+            case "remove":
+                return not configuration.names(argument)
+            case "protocol":
+                return configuration.protocol == argument
+            case _:
+                return argument == self.state.node
+
+    def _busy(self, office: Office) -> str:
+        change = self.current(office)
+        if self.state.leaving or office.successor:
+            return "the office is being handed over: ask again in a moment"
+        if change is not None:
+            return f"another change is under way ({change.kind} {change.argument}): ask again when it is done"
+        if self.state.log.open_configuration():
+            return "another change is under way (a disk is re-admitted): ask again when it is done"
+        return ""
+
+    def unsafe(self, kind: str, argument: str, office: Office) -> str:
+        """Return why a change must not be made now, and what to do instead ("": it may)."""
+        configuration = self._configuration()
+        voter = configuration.member(argument) is not None
+        match kind:
+            case "add":
+                if voter:
+                    return f"{argument} is a voter already: demote it if it shall be a mirror"
+                if len(configuration.mirrors) >= MIRRORS_MAX:
+                    return f"the group has {MIRRORS_MAX} mirrors, and that is the most: remove one first"
+                return ""
+            case "promote":
+                return self._promotion_unsafe(argument, office)
+            case "demote":
+                return self._loss_unsafe(argument, office) if voter else f"{argument} is no voter of this group"
+            case "remove":
+                return self._loss_unsafe(argument, office) if voter else ""
+            case "move":
+                if not voter:
+                    return f"{argument} is no voter of this group: only a voter can be its coordinator"
+                if argument not in office.view.joined or not office.view.fresh(office.authority.peers[argument]):
+                    return (
+                        f"{argument} is not in the view: it must answer and have caught up before it takes the office"
+                    )
+                return ""
+            case _:
+                return ""
+
+    def _promotion_unsafe(self, node: str, office: Office) -> str:
+        state = self.state
+        configuration = self._configuration()
+        if node not in configuration.mirrors:
+            return f"{node} is no mirror of this group: add it first, and promote it once it has caught up"
+        if len(configuration.members) >= VOTERS_MAX:
+            return f"the group has {VOTERS_MAX} voters, and that is the most: demote one first"
+        known = self.membership.introductions.get(node)
+        if known is None or state.now - known.at > HEARD_HEARTBEATS * state.limits.heartbeat_us:
+            return f"{node} was not heard of lately: see that it runs and reaches {state.node}"
+        if known.state != "formed":
+            return f"{node} has not begun to follow the group: promote it once it has caught up"
+        if not self.membership.caught_up(known):
+            behind = state.log.committed - known.committed
+            return f"{node} is {behind} slots behind: promote it once it has caught up"
+        voters = len(configuration.members) + 1
+        answering = self._answering(office) + 1
+        if answering < _majority(voters):
+            return (
+                f"with {node} a majority would be {_majority(voters)} of {voters} voters, and only {answering} answer: "
+                f"bring back or remove those that are silent first"
+            )
+        return ""
+
+    def _loss_unsafe(self, node: str, office: Office) -> str:
+        voters = len(self._configuration().members) - 1
+        if not voters:
+            return f"{node} is the last voter: promote another first, and move the office there"
+        if node == self.state.node:
+            return f"{node} is the coordinator: move the office to another voter first"
+        answering = self._answering(office, but=node)
+        if answering < _majority(voters):
+            return (
+                f"without {node} a majority would be {_majority(voters)} of {voters} voters, and only {answering} "
+                f"answer: bring back those that are silent first"
+            )
+        return ""
+
+    def _answering(self, office: Office, but: str = "") -> int:
+        """Return how many voters answer, this one included."""
+        peers = office.authority.peers.items()
+        return 1 + sum(office.view.fresh(peer) for name, peer in peers if name != but)
+
+    def _configuration(self) -> Configuration:
+        configuration = self.state.configuration
+        if configuration is None:
+            raise AssertionError("a coordinator knows its configuration")
+        return configuration
+
+    # --- carrying out -----------------------------------------------------------------------------------------------
+
+    def begin_office(self) -> None:
+        """Whoever waits for a change of an earlier office asks again."""
+        self._seen = self.state.configuration
+
+    def tick(self, office: Office | None, released: int) -> None:
+        """Move the change on, or a re-admission; ``released`` is the last epoch that this node handed over."""
+        change = self.under_way
+        if change is not None and (office is None or change.epoch != office.epoch):
+            if change.kind == MOVE and change.epoch == released:
+                self._conclude(change, "")
+            self.under_way = None
+        if office is None or office.successor:
+            return
+        office.closing = self.state.leaving
+        change = self.under_way
+        if change is None:
+            self.membership.admit(office)
+        elif not change.slot:
+            why = self.unsafe(change.kind, change.argument, office)
+            if why:
+                self._conclude(change, why)
+                office.view.barred = ""
+            else:
+                change.slot = self.membership.propose(
+                    office, office.view.barred, lambda slot: self._changed(change.kind, change.argument, slot)
+                )
+
+    def _changed(self, kind: str, argument: str, slot: int) -> Configuration:
+        configuration = self._configuration()
+        match kind:
+            case "add":
+                return configuration.with_mirror(argument, slot)
+            case "promote":
+                return configuration.with_voter(argument, self.membership.introductions[argument].disk, slot)
+            case "demote":
+                return configuration.with_demoted(argument, slot)
+            case "remove":
+                return configuration.without(argument, slot)
+            case _:
+                return configuration.with_protocol(argument, slot)
+
+    def settle(self, office: Office) -> None:
+        """End of a step: answer for a change that is committed by now; tell those who lost their part by it."""
+        configuration = self._configuration()
+        if configuration is self._seen:
+            return
+        before, self._seen = self._seen, configuration
+        self.membership.beaten_at = -(10**12)  # a new mirror hears of it at once
+        if before is not None:
+            demoted = [node for node in before.nodes() if node in configuration.mirrors]
+            removed = [node for node in (*before.nodes(), *before.mirrors) if not configuration.names(node)]
+            for node in (*demoted, *removed):
+                # Nobody announces to it any more that its own entry is committed: it learns the configuration at once.
+                self.state.send(node, self.membership.introduction(node))
+        change = self.current(office)
+        if change is not None and change.slot and configuration.slot >= change.slot:
+            office.view.barred = ""
+            self._conclude(change, "")
+
+    # --- answering --------------------------------------------------------------------------------------------------
+
+    def _conclude(self, change: Change, refusal: str) -> None:
+        self.under_way = None
+        self.state.event("change_ends", kind=change.kind, argument=change.argument, refusal=refusal)
+        for waiter in change.waiting:
+            self._answer(waiter, refusal)
+
+    def _answer(self, waiter: Waiter, refusal: str) -> None:
+        self.answered[waiter] = refusal
+        if len(self.answered) > WAITING_MAX:
+            del self.answered[next(iter(self.answered))]
+        node, boot, number = waiter
+        answer = ChangeAnswer(boot, number, refusal)
+        if node == self.state.node:
+            self.requests.on_answer(answer)
+        else:
+            self.state.send(node, answer)
+
+
+@dataclass(slots=True)
+class Request:
+    """A change that was asked for here."""
+
+    kind: str
+    argument: str
+    asked_at: int
+    sent_at: int = 0
+    sent_to: tuple[int, str] = (0, "")
+
+
+class ChangeRequests:
+    """The requester's side: asks the coordinator, and the next one, until there is an answer."""
+
+    def __init__(self, state: GroupState) -> None:
+        self.state = state
+        self.pending: dict[int, Request] = {}
+        self.last = 0
+
+    def add(self, kind: str, argument: str) -> int:
+        """Note a change to ask for; returns its number."""
+        self.last += 1
+        if len(self.pending) < WAITING_MAX:
+            self.pending[self.last] = Request(kind, argument, self.state.now)
+        else:
+            refusal = f"{WAITING_MAX} changes wait here for the coordinator already: ask again later"
+            self.state.out.changes.append((self.last, refusal))
+        return self.last
+
+    def ask(self, office: Office | None, desk: ChangeDesk) -> None:
+        """Ask for whatever the coordinator of the moment was not asked lately."""
+        state = self.state
+        serving = (state.epoch, state.coordinator)
+        for number, request in list(self.pending.items()):
+            if state.now - request.asked_at > PATIENCE_LEASES * state.limits.lease_us:
+                del self.pending[number]  # whoever wanted to know has given up long ago
+                continue
+            if not state.coordinator:
+                continue
+            if request.sent_to == serving and state.now - request.sent_at < state.limits.lease_us:
+                continue
+            request.sent_to, request.sent_at = serving, state.now
+            message = ChangeRequest(state.boot, number, request.kind, request.argument)
+            if office is not None:
+                desk.on_request(state.node, message, office)
+            elif state.coordinator != state.node:
+                state.send(state.coordinator, message)
+
+    def on_answer(self, message: ChangeAnswer) -> None:
+        """The coordinator answered a request of this process."""
+        if message.boot == self.state.boot and self.pending.pop(message.change, None) is not None:
+            self.state.out.changes.append((message.change, message.refusal))
+
+
+def _majority(voters: int) -> int:
+    return voters // 2 + 1
