@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes
 
 import click
 
-from replicad.cli.nodes import Address, addr_option, request
+from replicad.cli import bookmark_file as bookmarks
+from replicad.cli.nodes import Address, Answer, addr_option, request
 from replicad.cli.output import EXIT_NO, EXIT_UNKNOWN, EXIT_USAGE, Failure, examples, print_json, print_table, printable
 
 U64 = click.IntRange(0, 2**64 - 1)
@@ -26,6 +28,8 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
         "replicad kv put greeting hello",
         "replicad kv get greeting",
         "replicad kv list --prefix gree",
+        "replicad kv put greeting hello --bookmark-file my.session",
+        "replicad kv get greeting --stale --bookmark-file my.session",
         "REPLICAD_ADDR=10.0.0.7:8001,10.0.0.8:8001 replicad kv get greeting",
     )
 )
@@ -58,11 +62,21 @@ _common = options(
         metavar="SECONDS",
         help="How long to go on trying, node after node.",
     ),
+    click.option("--ns", default="", metavar="GROUP", help="The group that holds the key.  [default: default]"),
+    click.option(
+        "--bookmark-file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="One session: see what earlier commands with this FILE saw or wrote, at any node.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="Print JSON."),
 )
 _reading = options(
     click.option("--consistent", is_flag=True, help="Ask a majority, whatever the clocks do."),
-    click.option("--stale", is_flag=True, help="Take what the node has, however old."),
+    click.option(
+        "--stale", is_flag=True, help="Take what the node has, however old; with a bookmark no older than it."
+    ),
+    click.option("--min-index", type=U64, help="Wait until the node has applied this index."),
 )
 _writing = options(
     click.option(
@@ -88,11 +102,10 @@ _writing = options(
 @click.argument("key")
 @_reading
 @_common
-def get_key(key: str, addresses: list[Address], timeout: float, **flags: bool) -> None:
+def get_key(key: str, *, consistent: bool, stale: bool, min_index: int | None, as_json: bool, **common: Any) -> None:
     """Print the value of KEY, byte for byte."""
-    as_json = flags.pop("as_json")
-    parameters = [*_consistency(**flags), *([] if as_json else ["raw"])]
-    answer = request(addresses, "GET", _target(key, parameters), seconds=timeout)
+    parameters = [*_level(min_index, consistent=consistent, stale=stale), *([] if as_json else ["raw"])]
+    answer = _ask("GET", key, parameters, **common)
     if answer.status == 404:
         raise Failure(f"there is no key {printable(key, 60)!r}", EXIT_NO)
     if as_json:
@@ -155,23 +168,24 @@ def list_keys(
     prefix_argument: str,
     prefix: str,
     separator: str,
-    addresses: list[Address],
-    timeout: float,
     *,
     keys_only: bool,
-    **flags: bool,
+    consistent: bool,
+    stale: bool,
+    min_index: int | None,
+    as_json: bool,
+    **common: Any,
 ) -> None:
     """List the keys with their values, in order, from one consistent state."""
     import json
 
-    as_json = flags.pop("as_json")
     if separator and not keys_only:
         raise Failure("--separator means something together with --keys-only", EXIT_USAGE)
     if prefix and prefix_argument:
         raise Failure("give the prefix once", EXIT_USAGE)
     shape = ["keys", *([f"separator={_quoted(separator, safe='')}"] if separator else [])] if keys_only else ["recurse"]
-    target = _target(prefix or prefix_argument, [*_consistency(**flags), *shape])
-    answer = request(addresses, "GET", target, seconds=timeout)
+    parameters = [*_level(min_index, consistent=consistent, stale=stale), *shape]
+    answer = _ask("GET", prefix or prefix_argument, parameters, **common)
     found = json.loads(answer.body) if answer.status == 200 else []
     if as_json:
         print_json(found)
@@ -197,23 +211,47 @@ def _print_entries(entries: list[dict[str, Any]]) -> None:
     print_table(("Key", "Index", "Flags", "Bytes", "Value"), rows, right=("Index", "Flags", "Bytes"))
 
 
+def _ask(
+    method: str,
+    key: str,
+    parameters: list[str],
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    addresses: list[Address],
+    timeout: float,
+    ns: str,
+    bookmark_file: Path | None,
+) -> Answer:
+    """Send a request for a key, with the bookmark of its session, and keep the bookmark that comes back."""
+    fields = dict(headers or {})
+    bookmark = bookmarks.read(bookmark_file) if bookmark_file is not None else ""
+    if bookmark:
+        fields[bookmarks.HEADER] = bookmark
+    target = _target(key, [*parameters, *([f"ns={_quoted(ns, safe='')}"] if ns else [])])
+    answer = request(addresses, method, target, body, fields, seconds=timeout)
+    moved = answer.headers.get(bookmarks.HEADER.lower(), "")
+    if bookmark_file is not None and moved and moved != bookmark:
+        bookmarks.write(bookmark_file, moved)
+    return answer
+
+
 def _write(
     method: str,
     key: str,
     parameters: list[str],
     body: bytes | None,
     *,
-    addresses: list[Address],
-    timeout: float,
     idempotency_key: str | None,
     as_json: bool,
+    **common: Any,
 ) -> None:
     """Send a write, through one node after another under one idempotency key, and say what became of it."""
     name = idempotency_key if idempotency_key is not None else os.urandom(16).hex()
     if not (name.isascii() and name.isprintable() and " " not in name and 1 <= len(name) <= 255):
         raise Failure("--idempotency-key must be 1 to 255 visible ASCII characters, no spaces", EXIT_USAGE)
     try:
-        answer = request(addresses, method, _target(key, parameters), body, {"Idempotency-Key": name}, seconds=timeout)
+        answer = _ask(method, key, parameters, body, {"Idempotency-Key": name}, **common)
     except Failure as failure:
         if failure.exit_code == EXIT_UNKNOWN:
             hint = f"to find out, repeat the command soon with --idempotency-key {name}"
@@ -235,10 +273,11 @@ def _conditions(ack: str, cas: int | None) -> list[str]:
     return [*([] if ack == "all" else [f"ack={ack}"]), *([] if cas is None else [f"cas={cas}"])]
 
 
-def _consistency(*, consistent: bool, stale: bool) -> list[str]:
+def _level(min_index: int | None, *, consistent: bool, stale: bool) -> list[str]:
     if consistent and stale:
         raise Failure("--consistent and --stale cannot be given together", EXIT_USAGE)
-    return ["consistent"] if consistent else ["stale"] if stale else []
+    level = ["consistent"] if consistent else ["stale"] if stale else []
+    return [*level, *([] if min_index is None else [f"min_index={min_index}"])]
 
 
 def _quoted(text: str, safe: str = "/") -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from replicad.cli import locks
 from replicad.cli.output import EXIT_USAGE, Failure
 from replicad.core.model.errors import DamageError
+from replicad.node.definitions import DEFAULT, REMOTE_WRITE
 from replicad.node.disk_operations import DiskOperations, replace_file
 from replicad.node.identity import DirectoryError, read_identity
 from replicad.node.settings import Address, SettingsError, load
@@ -53,6 +54,8 @@ class LocalCluster:
     file: Path
     nodes: tuple[LocalNode, ...]
     text: str = ""
+    protocol: str = REMOTE_WRITE
+    """What the group ``default`` begins with."""
 
     def write(self) -> None:
         """Write the file if there is none, all or nothing."""
@@ -60,17 +63,20 @@ class LocalCluster:
             replace_file(DiskOperations(), self.file, self.text.encode())
 
 
-def plan(directory: Path, nodes: int | None, http_port: int | None, peer_port: int | None) -> LocalCluster:
+def plan(
+    directory: Path, nodes: int | None, http_port: int | None, peer_port: int | None, protocol: str | None = None
+) -> LocalCluster:
     """Return the cluster in ``directory``: as its file says, or a new one; what is None is as it is, or the default."""
     file = directory / FILE
     if file.exists():
         found = _read(file)
         _compare(found, nodes, http_port, peer_port)
+        _compare_protocol(found, protocol)
         return found
-    return _new(directory, nodes or NODES, http_port or HTTP_PORT, peer_port or PEER_PORT)
+    return _new(directory, nodes or NODES, http_port or HTTP_PORT, peer_port or PEER_PORT, protocol)
 
 
-def _new(directory: Path, count: int, http_port: int, peer_port: int) -> LocalCluster:
+def _new(directory: Path, count: int, http_port: int, peer_port: int, protocol: str | None) -> LocalCluster:
     for option, port in (("--http-port", http_port), ("--peer-port", peer_port)):
         if port + count - 1 > 65_535:
             raise Failure(f"{option} {port}: node n{count} would get port {port + count - 1}, above 65535", EXIT_USAGE)
@@ -86,10 +92,13 @@ def _new(directory: Path, count: int, http_port: int, peer_port: int) -> LocalCl
         http, peer = Address("127.0.0.1", http_port + number), Address("127.0.0.1", peer_port + number)
         members.append(LocalNode(name, http, peer, http, directory / name))
         text += f'\n[nodes.{name}]\nhttp_listen = "{http}"\npeer_listen = "{peer}"\ndata = "{name}"\n'
-    return LocalCluster(CLUSTER, directory / FILE, tuple(members), text)
+    if protocol is not None:
+        text += f'\n[groups.default]\nprotocol = "{protocol}"\n'
+    return LocalCluster(CLUSTER, directory / FILE, tuple(members), text, protocol or REMOTE_WRITE)
 
 
 def _read(file: Path) -> LocalCluster:
+    protocol = REMOTE_WRITE
     try:
         tables = read_toml(file).get("nodes")
         names = list(tables) if isinstance(tables, dict) and tables else [""]
@@ -98,6 +107,7 @@ def _read(file: Path) -> LocalCluster:
         for each in names:
             settings = load(file, each or None, {})
             name = settings.cluster
+            protocol = settings.groups[DEFAULT].protocol
             members.append(
                 LocalNode(
                     settings.node,
@@ -109,7 +119,7 @@ def _read(file: Path) -> LocalCluster:
             )
     except SettingsError as error:
         raise Failure("\n".join(error.sentences), EXIT_USAGE) from error
-    return LocalCluster(name, file, tuple(members))
+    return LocalCluster(name, file, tuple(members), "", protocol)
 
 
 def _compare(found: LocalCluster, nodes: int | None, http_port: int | None, peer_port: int | None) -> None:
@@ -131,6 +141,15 @@ def _compare(found: LocalCluster, nodes: int | None, http_port: int | None, peer
         raise Failure(
             f"{found.file} has {how}, and {option} {wanted} asks for another; leave {option} out to go on with it, or "
             f"choose another --data for a new cluster ({advice})",
+            EXIT_USAGE,
+        )
+
+
+def _compare_protocol(found: LocalCluster, protocol: str | None) -> None:
+    if protocol is not None and protocol != found.protocol:
+        raise Failure(
+            f"{found.file} begins with the protocol {found.protocol}, and --protocol {protocol} asks for another; "
+            f'leave --protocol out, and switch the running cluster with "replicad group protocol {DEFAULT} {protocol}"',
             EXIT_USAGE,
         )
 

@@ -16,10 +16,13 @@ COMMANDS = {
     "serve": ("node", "Run one node in the foreground."),
     "kv": ("kv", "Read and write keys."),
     "status": ("status", "Show all nodes and where they stand."),
+    "group": ("group", "Create, show, change and drop groups."),
+    "member": ("member", "Add, remove, promote, demote and replace members of a group."),
     "checkpoint": ("checkpoint", "Take a checkpoint now."),
     "config": ("config", "Check a settings file."),
     "doctor": ("doctor", "Look for what is wrong with a node's surroundings."),
     "inspect": ("inspect", "Show a node's files: message log, store, checkpoints."),
+    "bench": ("bench", "Measure a running cluster: rates, latencies, bytes."),
     "simulate": ("simulate", "Try whole clusters under random faults, in virtual time."),
 }
 """Subcommand -> (module in replicad.cli that has it under the same name, what it does)."""

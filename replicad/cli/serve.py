@@ -33,6 +33,9 @@ SWITCH_SECONDS = 0.0005
 DESCRIPTORS_RESERVED = 128
 """File descriptors that stay free for files, peers and the loop itself."""
 
+FORWARD_SPARE_SECONDS = 3.0
+"""A request that is passed on may take so much longer than a member's own deadline: the member's answer counts."""
+
 YOUNG_OBJECTS = 100_000
 """Collections of young objects are rare: request handling makes no cycles, and each full look costs milliseconds."""
 
@@ -77,7 +80,10 @@ async def _run(settings: Settings, pid_file: Path) -> str:
         runtime,
         settings.http_listen.host,
         settings.http_listen.port,
-        ServerLimits(connections=connections_max(settings.process.http_connections_max)),
+        ServerLimits(
+            connections=connections_max(settings.process.http_connections_max),
+            forward_seconds=settings.process.request_timeout_ms / 1000 + FORWARD_SPARE_SECONDS,
+        ),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

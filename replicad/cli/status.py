@@ -37,7 +37,9 @@ class Row:
     @property
     def groups(self) -> dict[str, dict[str, Any]]:
         """The groups of its status, by name."""
-        return (self.status or {}).get("groups") or {}
+        groups = (self.status or {}).get("groups") or {}
+        # What begins with "_" is the cluster's own, and shown where there is nothing else.
+        return {name: group for name, group in groups.items() if not name.startswith("_")} or groups
 
 
 @click.command(

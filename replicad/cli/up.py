@@ -23,6 +23,7 @@ PORT = click.IntRange(1, 65_535)
         "replicad up",
         "replicad up --nodes 5 --data /tmp/five --http-port 8101 --peer-port 9101",
         "replicad up --nodes 1 --data /tmp/one",
+        "replicad up --data /tmp/active --protocol active",
     )
 )
 @click.option("--nodes", type=click.IntRange(1, 9), help="How many nodes a new cluster gets.  [default: 3]")
@@ -35,8 +36,15 @@ PORT = click.IntRange(1, 65_535)
 )
 @click.option("--http-port", type=PORT, help="HTTP port of n1; n2 has the next one.  [default: 8001]")
 @click.option("--peer-port", type=PORT, help="Peer port of n1; n2 has the next one.  [default: 9001]")
+@click.option(
+    "--protocol",
+    type=click.Choice(["remote-write", "active"]),
+    help="Protocol of the group `default` of a new cluster.  [default: remote-write]",
+)
 @click.option("--restart", is_flag=True, help="Start a node that died again, each time a little later.")
-def up(nodes: int | None, data: Path, http_port: int | None, peer_port: int | None, *, restart: bool) -> None:
+def up(
+    nodes: int | None, data: Path, http_port: int | None, peer_port: int | None, protocol: str | None, *, restart: bool
+) -> None:
     """Run a cluster on this machine: one process for each node, until Ctrl-C.
 
     A later start goes on with the data, and with the settings in DIR/cluster.toml. A node that dies is reported, and
@@ -45,7 +53,7 @@ def up(nodes: int | None, data: Path, http_port: int | None, peer_port: int | No
     Exit codes: 0 all nodes stopped as asked, 1 one had to be killed or none was left, 2 it cannot start (a port is
     taken, a directory is in use or cannot be written, other settings than the data has).
     """
-    cluster = plan(data, nodes, http_port, peer_port)
+    cluster = plan(data, nodes, http_port, peer_port, protocol)
     environ, dropped = node_environment(dict(os.environ))
     with reserved(cluster):
         try:

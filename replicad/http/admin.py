@@ -11,6 +11,7 @@ from replicad import __version__
 from replicad.core.model.errors import ERROR_KINDS, RequestError
 from replicad.http.datacenter import check_datacenter
 from replicad.http.facade import NodeRuntime
+from replicad.http.groups import Groups
 from replicad.http.pages import CONTENT_SECURITY, front_page
 from replicad.http.parameters import PageOptions, page_options, shown
 from replicad.http.responses import HTML_TYPE, OUTCOME_DEFINITE, TEXT_TYPE, Common, Prepared
@@ -46,9 +47,10 @@ class Page(NamedTuple):
 class Admin:
     """The pages of one node."""
 
-    def __init__(self, runtime: NodeRuntime, common: Common) -> None:
+    def __init__(self, runtime: NodeRuntime, common: Common, body_seconds: float) -> None:
         self.runtime = runtime
         self.common = common
+        self.groups = Groups(runtime, common, body_seconds)
         self.pages = {
             "/": Page(READS, self.front),
             "/v1/status/leader": Page(READS, self.leader),
@@ -65,7 +67,10 @@ class Admin:
         path, _, query = target.partition("?")
         page = self.pages.get(path)
         if page is None:
-            raise self.absent(path)
+            answer = await self.groups.serve(request, method, path, query)
+            if answer is None:
+                raise self.absent(path)
+            return answer
         if method not in page.methods:
             raise RequestError("method_not_allowed", f"{path} takes {', '.join(page.methods)}")
         if method == "OPTIONS":
@@ -83,8 +88,9 @@ class Admin:
 
     def allowed(self, target: str) -> str:
         """Return the methods of a page as the Allow header gives them."""
-        page = self.pages.get(target.partition("?")[0])
-        return ", ".join(page.methods) if page is not None else ""
+        path = target.partition("?")[0]
+        page = self.pages.get(path)
+        return ", ".join(page.methods) if page is not None else self.groups.allowed(path)
 
     async def front(self, visit: Visit) -> Prepared:
         """``/``: what this is and where things are."""

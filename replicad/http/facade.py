@@ -13,6 +13,7 @@ from typing import Protocol
 from replicad.core.kv.entries import Entry
 from replicad.core.model.limits import Limits
 from replicad.core.model.operations import ACK_ALL, NO_CAS, Result
+from replicad.node.administration import Administration
 from replicad.node.metrics import Metrics
 
 
@@ -29,6 +30,18 @@ class GroupRuntime(Protocol):
     @property
     def name(self) -> str:
         """Name of the group."""
+
+    @property
+    def id(self) -> str:
+        """What bookmarks call the group: a name that is dropped and given to another group gets another id."""
+
+    @property
+    def default_ack(self) -> int:
+        """When a write that does not say so itself is acknowledged: ACK_ALL, ACK_MAJORITY or ACK_ONE."""
+
+    @property
+    def limits(self) -> Limits:
+        """The constants of the group: the cluster's with its own."""
 
     @property
     def index(self) -> int:
@@ -55,6 +68,9 @@ class GroupRuntime(Protocol):
 
     async def read_barrier(self, *, consistent: bool) -> None:
         """Wait until it may (``consistent``: by asking a majority). Raises RequestError, also at its deadline."""
+
+    async def reach(self, index: int) -> None:
+        """Wait until the applied state holds operation ``index``. Raises RequestError("behind") at its deadline."""
 
     def read(self, key: bytes) -> Entry | None:
         """Return the entry of ``key`` in the applied state."""
@@ -100,8 +116,15 @@ class NodeRuntime(Protocol):
     def group(self, name: str) -> GroupRuntime:
         """Return a group; raises RequestError("not_found") with a sentence for an unknown one."""
 
+    def elsewhere(self, name: str) -> list[str]:
+        """Return ``host:port`` of the HTTP endpoints of a group's members, the best first; empty if there is none."""
+
     def status(self) -> dict[str, object]:
         """Return the body of ``/v1/replicad/status``."""
+
+    @property
+    def administration(self) -> Administration:
+        """What operators ask of the node: groups, nodes, members."""
 
     def readiness(self) -> list[str]:
         """Return what is missing before this node can serve, a sentence each; empty when it is ready."""

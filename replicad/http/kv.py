@@ -28,12 +28,15 @@ from replicad.core.model.operations import (
     REFUSED,
     Result,
 )
-from replicad.http import listing
+from replicad.http import bookmarks, listing
 from replicad.http.body import read_body, too_large
+from replicad.http.bookmarks import HEADER, LINE, Bookmark
 from replicad.http.datacenter import check_datacenter
 from replicad.http.facade import GroupRuntime, NodeRuntime
+from replicad.http.forwarding import find_group
 from replicad.http.parameters import (
     CONSISTENT,
+    GROUPS_ACK,
     KEYS,
     LEADER,
     RAW,
@@ -47,7 +50,16 @@ from replicad.http.parameters import (
     put_options,
     read_options,
 )
-from replicad.http.responses import LEVELS, OUTCOME_DEFINITE, READ_LINES, Common, Prepared, json_string
+from replicad.http.responses import (
+    LEVELS,
+    OUTCOME_DEFINITE,
+    READ_LINES,
+    SESSION_LINE,
+    STATE_LINES,
+    Common,
+    Prepared,
+    json_string,
+)
 
 METHODS = "GET, HEAD, PUT, DELETE, OPTIONS"
 
@@ -55,17 +67,18 @@ IDEMPOTENCY_KEY = istr("Idempotency-Key")
 
 FOUND = (
     b"HTTP/1.1 200 OK\r\n%bContent-Type: application/json\r\n" + READ_LINES + b"Content-Length: %d\r\n\r\n"
-)  # common lines, index, known leader, age, level, length
+)  # common lines, index, known leader, age, level, bookmark lines, length
 FOUND_RAW = (
     b"HTTP/1.1 200 OK\r\n%bContent-Type: text/plain\r\nX-Content-Type-Options: nosniff\r\n"
     b"Content-Security-Policy: sandbox\r\n" + READ_LINES + b"Content-Length: %d\r\n\r\n"
 )
 MISSING = b"HTTP/1.1 404 Not Found\r\n%b" + OUTCOME_DEFINITE + b"%bContent-Length: 0\r\n\r\n"
 WRITTEN = b"HTTP/1.1 200 OK\r\n%bContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n"
-INDEX_LINE = b"X-Replicad-Index: %d\r\n"
+INDEX_LINE = b"X-Replicad-Index: %d\r\n%b"
 ENTRY = b'{"LockIndex":%d,"Key":%b,"Flags":%d,"Value":%b,"CreateIndex":%d,"ModifyIndex":%d%b}'
 
 KNOWN = (b"false", b"true")
+UNKNOWN_AGE_MS = 2**31 - 1
 
 PART_DELAYS = (0.05, 0.2, 0.5)
 """Seconds to wait before trying the next part of a recursive delete again when a queue is full."""
@@ -86,7 +99,6 @@ class KeyValue:
         self.runtime = runtime
         self.cluster = runtime.cluster
         self.common = common
-        self.value_bytes_max = runtime.limits.value_bytes_max
         self.body_seconds = body_seconds
         self.bounds = bounds
 
@@ -123,26 +135,27 @@ class KeyValue:
         key = decode_key(raw_key, prefix=shape >= RECURSE)
         if options.dc:
             check_datacenter(options.dc, self.cluster)
-        group = self.runtime.group(options.group)
-        level = options.consistency
-        age = 0
-        if level == STALE:
-            age = group.staleness_ms()
-            if age > options.max_stale_ms:
-                level, age = LEADER, 0
-        if level == LEADER:
-            if not group.read_ready():
-                await group.read_barrier(consistent=False)
-        elif level == CONSISTENT:
-            await group.read_barrier(consistent=True)
-        if shape >= RECURSE:
-            return await self.read_many(request, group, key, options, (level, age), head=head)
-
-        entry = group.read(key)
+        group = find_group(self.runtime, options.group)
+        headers = request.headers
+        bookmark = bookmarks.brought(headers, group.id) if HEADER in headers else None
+        try:
+            level = LEADER
+            age = 0
+            if options.consistency != LEADER or options.min_index or bookmark is not None or not group.read_ready():
+                level, age = await self.reach(group, options, bookmark)
+            if shape >= RECURSE:
+                return await self.read_many(request, group, key, options, (level, age, bookmark), head=head)
+            entry = group.read(key)
+        except RequestError as error:
+            return self.unread(request, group, options, error)
         known = KNOWN[group.has_coordinator()]
         lines = self.common.lines
+        if bookmark is None and level != STALE:
+            session = LINE % (group.id.encode(), group.index)
+        else:
+            session = self.session_lines(group, options, level, bookmark)
         if entry is None:
-            about = READ_LINES % (group.index or 1, known, age, LEVELS[level])
+            about = READ_LINES % (group.index or 1, known, age, LEVELS[level], session)
             return Prepared(404, MISSING % (lines, about), b"", "missing")
         if shape == RAW:
             body, template = entry.value, FOUND_RAW
@@ -150,8 +163,49 @@ class KeyValue:
             body, template = b"[%b]" % entry_json(key, entry), FOUND
             if options.pretty:
                 body = json.dumps(json.loads(body), indent=4).encode() + b"\n"
-        start = template % (lines, entry.modify, known, age, LEVELS[level], len(body))
+        start = template % (lines, entry.modify, known, age, LEVELS[level], session, len(body))
         return Prepared(200, start, b"" if head else body)
+
+    async def reach(self, group: GroupRuntime, options: ReadOptions, bookmark: Bookmark | None) -> tuple[int, int]:
+        """Wait until the state here is what the read asks for; returns the level that it has, and its age in ms."""
+        index = options.min_index
+        if bookmark is not None:
+            index = max(index, bookmark.index(group.id))
+        level = options.consistency
+        if level == STALE:
+            age = group.staleness_ms()
+            if age <= options.max_stale_ms and group.index < index:
+                await group.reach(index)
+                age = group.staleness_ms()
+            if age <= options.max_stale_ms:
+                return STALE, age
+            level = LEADER
+        if level == CONSISTENT or not group.read_ready():
+            await group.read_barrier(consistent=level == CONSISTENT)
+        if group.index < index:
+            await group.reach(index)
+        return level, 0
+
+    def session_lines(self, group: GroupRuntime, options: ReadOptions, level: int, bookmark: Bookmark | None) -> bytes:
+        """Return what an answer to a read tells its session: what it has now seen."""
+        lines = bookmarks.line(bookmark, group.id, group.index)
+        if level == STALE and (bookmark is not None or options.min_index):
+            return lines + SESSION_LINE
+        return lines
+
+    def unread(
+        self, request: web.BaseRequest, group: GroupRuntime, options: ReadOptions, error: RequestError
+    ) -> Prepared:
+        """Return the answer to a read that failed: what it was, and in what state this replica is."""
+        level = options.consistency
+        try:
+            age = group.staleness_ms()
+        except RequestError:
+            age = UNKNOWN_AGE_MS
+        if level == STALE and age > options.max_stale_ms:
+            level = LEADER
+        lines = STATE_LINES % (KNOWN[group.has_coordinator()], age, LEVELS[level])
+        return self.common.error(request, error, extra=lines)
 
     async def read_many(
         self,
@@ -159,13 +213,14 @@ class KeyValue:
         group: GroupRuntime,
         prefix: bytes,
         options: ReadOptions,
-        served: tuple[int, int],
+        served: tuple[int, int, Bookmark | None],
         *,
         head: bool,
     ) -> Prepared | listing.Streamed:
         """``?recurse`` and ``?keys``. The index is taken before the read transaction, so it promises no more."""
-        level, age = served
-        lines = READ_LINES % (group.index or 1, KNOWN[group.has_coordinator()], age, LEVELS[level])
+        level, age, bookmark = served
+        session = self.session_lines(group, options, level, bookmark)
+        lines = READ_LINES % (group.index or 1, KNOWN[group.has_coordinator()], age, LEVELS[level], session)
         with group.listing() as source:
             if options.shape == KEYS:
                 items = listing.key_names(source, prefix, options.separator)
@@ -186,25 +241,30 @@ class KeyValue:
         key = decode_key(raw_key)
         if options.dc:
             check_datacenter(options.dc, self.cluster)
+        group = find_group(self.runtime, options.group)
         identity = self.identity(request)
-        group = self.runtime.group(options.group)
+        headers = request.headers
+        bookmark = bookmarks.brought(headers, group.id) if HEADER in headers else None
         content = request.content
         if content.is_eof():
             value = content.read_nowait()
-            if len(value) > self.value_bytes_max:
-                raise too_large(self.value_bytes_max)
+            if len(value) > group.limits.value_bytes_max:
+                raise too_large(group.limits.value_bytes_max)
         else:
-            value = await read_body(request, self.value_bytes_max, self.body_seconds)
+            value = await read_body(request, group.limits.value_bytes_max, self.body_seconds)
+        if bookmark is not None:
+            await self.follow(group, bookmark)
+        ack = options.ack if options.ack != GROUPS_ACK else group.default_ack
         result = await group.write(
             PUT,
             key,
             value,
             options.flags,
             options.cas,
-            options.ack,
+            ack,
             None if identity is None else idempotency_id(identity),
         )
-        return self.written(result, options.ack)
+        return self.written(group, result, ack, bookmark)
 
     async def delete(self, request: web.BaseRequest, raw_key: str, query: str) -> Prepared:
         """DELETE of one key, or of all that start with it. ``true`` also when there was nothing."""
@@ -212,13 +272,24 @@ class KeyValue:
         key = decode_key(raw_key, prefix=options.recurse)
         if options.dc:
             check_datacenter(options.dc, self.cluster)
+        group = find_group(self.runtime, options.group)
         identity = self.identity(request)
-        group = self.runtime.group(options.group)
+        headers = request.headers
+        bookmark = bookmarks.brought(headers, group.id) if HEADER in headers else None
+        if bookmark is not None:
+            await self.follow(group, bookmark)
         if options.recurse:
-            return self.written(await self.delete_prefix(group, key, identity))
+            return self.written(group, await self.delete_prefix(group, key, identity), ACK_ALL, bookmark)
         request_id = None if identity is None else idempotency_id(identity)
-        result = await group.write(DELETE, key, b"", 0, options.cas, options.ack, request_id)
-        return self.written(result, options.ack)
+        ack = options.ack if options.ack != GROUPS_ACK else group.default_ack
+        result = await group.write(DELETE, key, b"", 0, options.cas, ack, request_id)
+        return self.written(group, result, ack, bookmark)
+
+    async def follow(self, group: GroupRuntime, bookmark: Bookmark) -> None:
+        """Wait until this contact has applied what the session has seen: its write comes after that."""
+        index = bookmark.index(group.id)
+        if group.index < index:
+            await group.reach(index)
 
     async def delete_prefix(self, group: GroupRuntime, prefix: bytes, identity: str | None) -> Result:
         """Delete in parts until nothing is left; other operations may come between two parts."""
@@ -262,12 +333,14 @@ class KeyValue:
             raise RequestError("expired")
         return result
 
-    def written(self, result: Result, ack: int = ACK_ALL) -> Prepared:
+    def written(self, group: GroupRuntime, result: Result, ack: int, bookmark: Bookmark | None) -> Prepared:
         """Return the answer to a write; an index only where the level promises one, also if it is known already."""
         status, index = result
         if status in {MISMATCH, EXPIRED}:
             self.checked(result)
-        line = INDEX_LINE % index if index and ack == ACK_ALL else b""
+        lines = b""
+        if index and ack == ACK_ALL:
+            lines = INDEX_LINE % (index, bookmarks.line(bookmark, group.id, index))
         if status == REFUSED:
-            return Prepared(200, WRITTEN % (self.common.lines, line, 5), b"false", "refused")
-        return Prepared(200, WRITTEN % (self.common.lines, line, 4), b"true")
+            return Prepared(200, WRITTEN % (self.common.lines, lines, 5), b"false", "refused")
+        return Prepared(200, WRITTEN % (self.common.lines, lines, 4), b"true")

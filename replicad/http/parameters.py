@@ -18,9 +18,9 @@ from urllib.parse import unquote_to_bytes
 
 from replicad.core.model.errors import RequestError
 from replicad.core.model.limits import KEY_BYTES_MAX
-from replicad.core.model.operations import ACK_ALL, ACK_MAJORITY, ACK_ONE, IDEMPOTENCY_ID_BYTES, NO_CAS
+from replicad.core.model.operations import ACK_ALL, IDEMPOTENCY_ID_BYTES, NO_CAS
+from replicad.node.definitions import ACKS, DEFAULT, RESERVED
 
-DEFAULT_GROUP = "default"
 U64_MAX = 2**64 - 1
 IDEMPOTENCY_KEY_MAX = 255
 
@@ -30,11 +30,12 @@ LEADER, CONSISTENT, STALE = range(3)
 ONE, RAW, RECURSE, KEYS = range(4)
 """Shape of a read: one entry, its bytes, all entries under a prefix, their names."""
 
-ACKS = {"all": ACK_ALL, "majority": ACK_MAJORITY, "one": ACK_ONE}
+GROUPS_ACK = -1
+"""The request leaves it to its group when a write is acknowledged."""
 
 COMMON = frozenset({"dc", "ns", "pretty", "token"})
 """Taken by every page. ``token`` is accepted for Consul's clients and means nothing: there is no access control yet."""
-READ = COMMON | {"consistent", "keys", "max_stale", "raw", "recurse", "separator", "seperator", "stale"}
+READ = COMMON | {"consistent", "keys", "max_stale", "min_index", "raw", "recurse", "separator", "seperator", "stale"}
 PUT = COMMON | {"ack", "cas", "flags"}
 DELETE = COMMON | {"ack", "cas", "recurse"}
 LATER = {
@@ -42,12 +43,12 @@ LATER = {
     "release": "sessions and locks are",
     "index": "blocking queries are",
     "wait": "blocking queries are",
-    "min_index": "bookmarks are",
 }
 """Consul's and our own parameters that are not built yet: refused, because ignoring them would break a promise."""
 
 BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 NUMBER = re.compile(r"[0-9]{1,20}")
+ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 VISIBLE_ASCII = re.compile(r"[!-~]{1,255}")
 DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ns|us|µs|ms|s|m|h))+")
 DURATION_PART = re.compile(r"([0-9.]+)([a-zµ]+)")
@@ -65,6 +66,8 @@ class ReadOptions(NamedTuple):
     max_stale_ms: float
     """With STALE: a state older than this is not served; infinity without ``max_stale``."""
     separator: bytes
+    min_index: int
+    """The state that answers holds at least this operation."""
 
 
 class WriteOptions(NamedTuple):
@@ -112,6 +115,13 @@ def unescape(raw: str, what: str) -> bytes:
         where = f"byte {error.start + 1} (0x{data[error.start]:02x})"
         raise refuse(f"{what} is not UTF-8: {where} is out of place") from None
     return data
+
+
+def origin_form(target: str) -> str:
+    """Return the raw path and query of a request as origin servers mostly see it: a proxy's absolute form is cut."""
+    if target.startswith("/"):
+        return target
+    return "/" if target == "*" else ABSOLUTE.sub("", target, count=1) or "/"
 
 
 def decode_key(raw: str, *, prefix: bool = False) -> bytes:
@@ -187,7 +197,7 @@ def duration_ms(parameters: dict[str, str], name: str) -> float:
 
 def group_name(parameters: dict[str, str]) -> str:
     """Return the group that ``ns`` names."""
-    name = parameters.get("ns", DEFAULT_GROUP)
+    name = parameters.get("ns", DEFAULT)
     if not name:
         raise refuse("'ns' is empty: name a group, or leave it out for the default one")
     return name
@@ -229,6 +239,7 @@ def read_options(query: str) -> ReadOptions:
         consistency,
         duration_ms(parameters, "max_stale"),
         (separator or "").encode(),
+        number(parameters, "min_index", 0),
     )
 
 
@@ -255,16 +266,20 @@ def write_options(parameters: dict[str, str]) -> WriteOptions:
     flag(parameters, "pretty")
     recurse = flag(parameters, "recurse")
     cas = number(parameters, "cas", NO_CAS)
-    level = parameters.get("ack", "all")
-    if level not in ACKS:
+    level = parameters.get("ack")
+    if level is not None and level not in ACKS:
         raise refuse(f"'ack' is {shown(level)}: it must be all, majority or one")
-    ack = ACKS[level]
-    if ack != ACK_ALL and (cas != NO_CAS or recurse):
+    conditional = cas != NO_CAS or recurse
+    ack = ACKS[level] if level is not None else ACK_ALL if conditional else GROUPS_ACK
+    if conditional and ack != ACK_ALL:
         other = "cas" if cas != NO_CAS else "recurse"
         raise refuse(f"Conflicting flags: 'ack={level}' answers without a result, and '{other}' needs one; use ack=all")
-    return WriteOptions(
-        group_name(parameters), parameters.get("dc", ""), number(parameters, "flags", 0), cas, ack, recurse
-    )
+    group = group_name(parameters)
+    if group.startswith(RESERVED):
+        raise refuse(
+            f"the group {shown(group)} is the cluster's own: it can be read; /v1/replicad/groups changes groups"
+        )
+    return WriteOptions(group, parameters.get("dc", ""), number(parameters, "flags", 0), cas, ack, recurse)
 
 
 @lru_cache(maxsize=64)

@@ -30,11 +30,14 @@ COPIED_BODY_BYTES_MAX = 65_536
 LEVELS = (b"leader", b"consistent", b"stale")
 """Names of the consistency levels in the order of ``parameters.LEADER``, ``CONSISTENT``, ``STALE``."""
 
-READ_LINES = (
-    b"X-Consul-Index: %d\r\nX-Consul-KnownLeader: %b\r\nX-Consul-LastContact: %d\r\n"
-    b"X-Consul-Effective-Consistency: %b\r\n"
-)
-"""Header lines of every read: index (never 0), ``true`` or ``false``, milliseconds, level."""
+STATE_LINES = b"X-Consul-KnownLeader: %b\r\nX-Consul-LastContact: %d\r\nX-Consul-Effective-Consistency: %b\r\n"
+"""Header lines of every answer to a read, errors included: ``true`` or ``false``, milliseconds, level."""
+
+READ_LINES = b"X-Consul-Index: %d\r\n" + STATE_LINES + b"%b"
+"""Header lines of every read that was served: index (never 0), those of the state, the bookmark's."""
+
+SESSION_LINE = b"X-Replicad-Read: session\r\n"
+"""Says that a stale read waited for what its session had seen."""
 
 OUTCOME_DEFINITE = b"X-Replicad-Outcome: definite\r\n"
 OUTCOME_INDEFINITE = b"X-Replicad-Outcome: indefinite\r\n"

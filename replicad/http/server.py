@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import re
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, cast
@@ -21,13 +20,13 @@ from replicad.core.model.errors import RequestError
 from replicad.http import kv
 from replicad.http.admin import Admin
 from replicad.http.facade import NodeRuntime
+from replicad.http.forwarding import ElsewhereError, Forwarder, Relayed
 from replicad.http.listing import Bounds, Streamed
-from replicad.http.parameters import refuse
+from replicad.http.parameters import origin_form, refuse
 from replicad.http.responses import Common, Prepared
 
 KV = "/v1/kv/"
 COUNTED_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "POST"})
-ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n"
     b"X-Replicad-Outcome: definite\r\nConnection: close\r\n\r\n"
@@ -47,6 +46,10 @@ class ServerLimits:
     idle_seconds: float = 120.0
     """How long a connection may be silent between requests, or take to send a head."""
     listing: Bounds = field(default_factory=Bounds)
+    forwarded: int = 512
+    """Requests that are passed on to members of other groups; the next one gets 429."""
+    forward_seconds: float = 8.0
+    """How long such a request may take in all: longer than a member's own deadline."""
 
 
 class Connection(web.RequestHandler):
@@ -131,11 +134,8 @@ class Children(dict[tuple[str, ...], Any]):
 
 
 def usual_spelling(target: str) -> str:
-    """Return the raw path of a request as origin servers mostly see it: a proxy's absolute form is cut."""
-    if target == "*":
-        return "/"
-    if not target.startswith("/"):
-        target = ABSOLUTE.sub("", target, count=1) or "/"
+    """Return the raw path of a request in origin form, the root of the keys with its slash."""
+    target = origin_form(target)
     return KV + target[6:] if target == "/v1/kv" or target.startswith("/v1/kv?") else target
 
 
@@ -155,7 +155,14 @@ class HttpServer:
         self.in_flight_max = self.limits.in_flight
         self.common = Common(runtime.name)
         self.kv = kv.KeyValue(runtime, self.common, self.limits.body_seconds, self.limits.listing)
-        self.admin = Admin(runtime, self.common)
+        self.admin = Admin(runtime, self.common, self.limits.body_seconds)
+        self.forwarder = Forwarder(
+            runtime.name,
+            self.limits.forward_seconds,
+            self.limits.forwarded,
+            body_bytes_max=runtime.limits.value_bytes_max,
+            body_seconds=self.limits.body_seconds,
+        )
         self.outcomes = Children(runtime.metrics.http_requests)
         self.seconds = Children(runtime.metrics.http_seconds)
         self.server: ConnectionServer | None = None
@@ -190,6 +197,7 @@ class HttpServer:
         self.server.pre_shutdown()
         await self.server.shutdown(grace_seconds / 2)  # it waits so long twice: for the request, then for its task
         await self.listener.wait_closed()
+        await self.forwarder.close()
         if self.renewal is not None:
             self.renewal.cancel()
         self.listener = self.server = None
@@ -204,7 +212,7 @@ class HttpServer:
         self.runtime.metrics.http_in_flight.set(self.in_flight)
         self.runtime.metrics.http_connections.set(self.server.open_count if self.server is not None else 0)
 
-    async def handle(self, request: web.BaseRequest) -> Prepared | Streamed:
+    async def handle(self, request: web.BaseRequest) -> Prepared | Streamed | Relayed:
         """Answer one request and count it."""
         started = perf_counter()
         method = request.method
@@ -212,7 +220,7 @@ class HttpServer:
         if not target.startswith(KV):
             target = usual_spelling(target)
         route = "kv" if target.startswith(KV) else "page"
-        answer: Prepared | Streamed
+        answer: Prepared | Streamed | Relayed
         self.in_flight += 1
         try:
             if route != "kv":
@@ -223,6 +231,8 @@ class HttpServer:
                 answer = self.overloaded(request)
         except RequestError as error:
             answer = self.failed(request, error, target)
+        except ElsewhereError as elsewhere:
+            answer = await self.forwarded(request, elsewhere, route)
         except ConnectionError:
             self.outcomes[route, self.counted(method), "client_gone"].inc()
             raise
@@ -250,6 +260,23 @@ class HttpServer:
             return self.common.error(request, error)
         allow = kv.METHODS if target.startswith(KV) else self.admin.allowed(target)
         return self.common.error(request, error, extra=b"Allow: %b\r\n" % allow.encode())
+
+    async def forwarded(self, request: web.BaseRequest, elsewhere: ElsewhereError, route: str) -> Prepared | Relayed:
+        """Have a member of the group answer, which this node is not."""
+        try:
+            return await self.forwarder.forward(
+                request,
+                elsewhere.addresses,
+                retry_safe=kv.IDEMPOTENCY_KEY in request.headers or route == "page",  # changes bear repeating
+                timeout_s=elsewhere.timeout_s,
+            )
+        except RequestError as error:
+            return self.common.error(request, error)
+        except ConnectionError:
+            self.outcomes[route, self.counted(request.method), "client_gone"].inc()
+            raise
+        except Exception as error:  # noqa: BLE001 - as for any other request
+            return self.broken(request, error)
 
     def broken(self, request: web.BaseRequest, error: Exception) -> Prepared:
         """Report a bug to the loop's exception handler (the runtime's) and return the answer."""

@@ -216,6 +216,12 @@ class CheckpointFiles:
                 found[int(slot)] = path
         return found
 
+    def remove(self) -> None:
+        """Delete all files: the group is gone from this node."""
+        for suffix in ("ckpt", "part", "in"):
+            for path in self._paths(suffix).values():
+                path.unlink(missing_ok=True)
+
     # --- keeping and sending ---
 
     def committed(self, slot: int, now: int) -> None:

@@ -12,19 +12,23 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from replicad.core.group.effects import EVERYONE, Effects
+from replicad.core.group.state import Role
 from replicad.core.kv.entries import Entry, decode_entry
 from replicad.core.model.errors import RequestError
+from replicad.core.model.messages import Heartbeat, HeartbeatAck, MirrorHeartbeat
 from replicad.core.model.operations import ACK_ALL, NO_CAS, Result
 from replicad.node import group_status
+from replicad.node.changes import Changes
 from replicad.node.clock import now_us
 from replicad.node.deadlines import Deadlines
+from replicad.node.definitions import ACKS
 from replicad.node.lmdb_store import StoreFullError
 from replicad.node.reads import Reads
 from replicad.node.transfers import Transfers
 from replicad.node.writes import Writes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import structlog
 
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from replicad.core.group.replica import Replica
     from replicad.core.model.messages import Message
     from replicad.node.checkpoint import CheckpointFiles
+    from replicad.node.definitions import GroupDefinition
     from replicad.node.lmdb_store import LmdbStore, StoreView
     from replicad.node.runtime import NodeRuntime
 
@@ -40,6 +45,13 @@ OPERATIONS_PER_RUN = 512
 
 FULL_RETRY_SECONDS = 1.0
 NO_COORDINATOR_LEASES = 5
+
+HEARTBEATS = frozenset({Heartbeat, HeartbeatAck, MirrorHeartbeat})
+STEADY = frozenset({Role.FOLLOWER, Role.MIRROR, Role.COORDINATOR})
+IDLE_US = 200_000
+
+TELLING = frozenset({"configuration", "formed", "took_office"})
+"""Events after which what the cluster knows of a group may be out of date."""
 
 
 class Listing:
@@ -60,7 +72,7 @@ class GroupRuntime:
     def __init__(
         self,
         node: NodeRuntime,
-        name: str,
+        definition: GroupDefinition,
         replica: Replica,
         executor: Executor,
         store: LmdbStore,
@@ -68,7 +80,12 @@ class GroupRuntime:
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         self.node = node
-        self.name = name
+        self.definition = definition
+        self.name = definition.name
+        self.id = definition.id
+        self.limits = definition.group_limits(node.limits)
+        self.default_ack = ACKS[definition.ack]
+        """What a write that does not say otherwise is acknowledged for."""
         self.replica = replica
         self.executor = executor
         self.store = store
@@ -79,8 +96,15 @@ class GroupRuntime:
         self.writes = Writes(self)
         self.reads = Reads(self)
         self.transfers = Transfers(self)
+        self.changes = Changes(self)
+        self.on_applied: Callable[[], None] | None = None
+        """Called when slots were applied, or the whole state was replaced."""
+        self.active_at = now_us()
+        """When something last happened that was no heartbeat."""
         self.closing = False
         self.checkpoint_at = now_us()
+        self.asked_at = 0
+        """When the node last asked for a checkpoint, for the sake of the message log."""
         self.seen_role = ""
         self._held: deque[tuple[int, list[tuple[str, Message]]]] = deque()
         self._issued = 0
@@ -99,7 +123,19 @@ class GroupRuntime:
 
     def on_message(self, sender: str, disk: str, message: Message) -> None:
         """A peer's message arrived."""
-        self.perform(self.replica.step(sender, disk, message, now_us()))
+        now = now_us()
+        if type(message) not in HEARTBEATS:
+            self.active_at = now
+        self.perform(self.replica.step(sender, disk, message, now))
+
+    def idle(self, now: int) -> bool:
+        """Return whether nothing but heartbeats goes on, so that time may pass in larger steps.
+
+        Leases are judged by the clock, whenever that is asked; so a later tick only means a later election.
+        """
+        state = self.replica.state
+        quiet = now - self.active_at > IDLE_US and not self.deadlines and not state.leaving
+        return quiet and bool(state.coordinator) and state.role in STEADY
 
     def on_tick(self) -> None:
         """Let time pass."""
@@ -107,8 +143,8 @@ class GroupRuntime:
         self.perform(self.replica.tick(now))
         if self.replica.coordinator:
             self._coordinator_at = now
-        if self.replica.applied >= self.replica.acceptor.watermark[1]:
-            self._fresh_at = self.replica.acceptor.heartbeat_at
+        if self.replica.applied >= self.replica.source_committed:
+            self._fresh_at = self.replica.source_heard_at
         self.deadlines.run(now)
         self._note_role()
 
@@ -131,8 +167,9 @@ class GroupRuntime:
         if not effects:
             return
         if effects.append:
+            self.active_at = now_us()
             self._issued += 1
-            self.node.append(self.name, effects.append, self._issued)
+            self.node.append(self.id, effects.append, self._issued)
         for to, message in effects.send:
             self.send(to, message)
         if effects.send_durable:
@@ -150,10 +187,14 @@ class GroupRuntime:
             self.writes.on_durable(effects.durable_requests)
         for request_id, error in effects.refused_requests:
             self.writes.refuse(request_id, RequestError(error))
+        for number, refusal in effects.changes:
+            self.changes.on_answer(number, refusal)
         for effect in effects.transfer:
             self.transfers.perform(effect)
         for name, fields in effects.events:
             self.log.info(name, **fields)
+            if name in TELLING:
+                self.node.directory.wake()
             if name == "rebuilding":
                 self.store.environment.distrust()  # should the process die before the others' state is here
                 self.node.metrics.digest_mismatches.labels(self.name).inc()
@@ -163,9 +204,9 @@ class GroupRuntime:
     def send(self, to: str, message: Message) -> None:
         """Send a message to one peer or to all."""
         if to == EVERYONE:
-            self.node.transport.broadcast(self.replica.state.peers(), self.name, message)
+            self.node.transport.broadcast(self.replica.state.peers(), self.id, message)
         else:
-            self.node.transport.send(to, self.name, message)
+            self.node.transport.send(to, self.id, message)
 
     # --- executing --------------------------------------------------------------------------------------------------
 
@@ -189,6 +230,8 @@ class GroupRuntime:
         self.writes.on_results(execution.results)
         self.perform(self.replica.executed(execution, now_us()))
         self.reads.wake()
+        if self.on_applied is not None:
+            self.on_applied()
         if self.executor.marker:
             self.spawn(self.transfers.take(self.executor.marker))
         elif self.executor.queue:
@@ -240,6 +283,10 @@ class GroupRuntime:
         """Wait until a read is linearizable here; raises RequestError."""
         await self.reads.barrier(consistent=consistent)
 
+    async def reach(self, index: int) -> None:
+        """Wait until operation ``index`` is applied here; raises RequestError, ``behind`` at its deadline."""
+        await self.reads.reach(index)
+
     @contextmanager
     def listing(self) -> Iterator[Listing]:
         """Open a read transaction; raises RequestError("overloaded") when too many are open."""
@@ -247,7 +294,8 @@ class GroupRuntime:
             yield Listing(view)
 
     def staleness_ms(self) -> int:
-        """Return how old the local state may be: time since the last heartbeat all of whose slots are applied.
+        """Return how old the local state may be: time since the coordinator was last heard, and all is applied that it
+        had committed then.
 
         Raises RequestError when there is no state that may be shown, not even as a stale one.
         """
@@ -270,8 +318,7 @@ class GroupRuntime:
 
     def coordinator_address(self) -> str:
         """Return the coordinator's HTTP address."""
-        address = self.node.settings.http_addresses.get(self.replica.coordinator)
-        return str(address) if address else ""
+        return self.node.directory.http_address(self.replica.coordinator)
 
     # --- background work --------------------------------------------------------------------------------------------
 
@@ -292,9 +339,12 @@ class GroupRuntime:
 
     # --- leaving and telling ----------------------------------------------------------------------------------------
 
-    async def leave(self) -> None:
-        """Hand the office over, in bounded time."""
+    def begin_to_leave(self) -> None:
+        """Begin to hand the office over."""
         self.perform(self.replica.hand_over(now_us()))
+
+    async def leave(self) -> None:
+        """Wait until the office is handed over, in bounded time."""
         for _ in range(200):
             if self.replica.idle_of_office:
                 return
@@ -306,6 +356,7 @@ class GroupRuntime:
         self.writes.close()
         self.reads.close()
         self.transfers.close()
+        self.changes.close()
         for task in self._tasks:
             task.cancel()
 
@@ -317,6 +368,7 @@ class GroupRuntime:
             self.log.info("role", role=role, epoch=self.replica.epoch)
             if role == "follower":
                 self.node.note_member()
+            self.node.directory.wake()
 
     def missing(self) -> list[str]:
         """Return, in words, what keeps this group from serving here; empty when it is ready."""

@@ -65,6 +65,7 @@ def status(group: GroupRuntime) -> dict[str, object]:
         "view": list(replica.view),
         "committed_slot": replica.committed,
         "applied_slot": replica.applied,
+        "highest_slot": state.log.highest,
         "index": group.index,
         "digest": group.executor.machine.digest.hex(),
         "checkpoint_slot": replica.checkpoints.committed[0],

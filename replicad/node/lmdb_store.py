@@ -26,7 +26,8 @@ from replicad.core.model.errors import RequestError, check
 from replicad.core.model.limits import KEY_BYTES_MAX
 
 MAP_SIZE = 64 * 1024**3
-DATABASES_MAX = 64
+DATABASES_MAX = 1024
+"""Three a group: what is not open costs nothing."""
 VIEWS_MAX = 32
 """Long read transactions that one store hands out at a time: each keeps the pages it sees from being reused."""
 
@@ -48,11 +49,19 @@ class StoreEnvironment:
     """The LMDB files of one node in ``path``, shared by its groups.
 
     ``disk`` and ``machine_boot`` say who trusts them: files that were written by another disk id, or on another boot
-    of the machine, are deleted before they are opened. A reader (``readonly``) takes them as they are.
+    of the machine, are deleted before they are opened. A reader (``readonly``) takes them as they are. One that knows
+    that nobody writes can leave not even the trace of a reader (``locked`` False).
     """
 
     def __init__(
-        self, path: Path, *, disk: str = "", machine_boot: str = "", map_size: int = MAP_SIZE, readonly: bool = False
+        self,
+        path: Path,
+        *,
+        disk: str = "",
+        machine_boot: str = "",
+        map_size: int = MAP_SIZE,
+        readonly: bool = False,
+        locked: bool = True,
     ) -> None:
         """Open or create the files; raises lmdb.Error if they cannot be opened."""
         self.path = path
@@ -72,7 +81,7 @@ class StoreEnvironment:
             sync=False,
             metasync=False,
             readahead=False,  # what is hot was written by this process and is in the page cache
-            lock=True,
+            lock=locked,
         )
         self.lmdb.reader_check()  # readers that were killed must not keep old pages alive
 
@@ -108,6 +117,14 @@ class StoreEnvironment:
         except lmdb.NotFoundError as error:
             raise KeyError(f"there is no group {group!r} in {self.path}") from error
         return StoreView(self.lmdb.begin(db=databases[0]), databases)
+
+    def drop(self, group: str) -> None:
+        """Delete a group's databases; no store or view of it may be used any more. A failure leaves them behind."""
+        with suppress(lmdb.Error):
+            databases = _open_databases(self.lmdb, group, create=False)
+            with self.lmdb.begin(write=True) as transaction:
+                for database in databases:
+                    transaction.drop(database, delete=True)
 
     def size(self) -> int:
         """Return the bytes of the data file that are in use (free pages inside it included)."""

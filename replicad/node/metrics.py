@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -25,6 +26,8 @@ ROLES = ("unformed", "learner", "follower", "candidate", "coordinator")
 
 SAMPLE_SECONDS = 0.1
 
+Metric = TypeVar("Metric", Counter, Gauge, Histogram)
+
 
 class Metrics:
     """Every metric of one node. Names end in their unit; durations are seconds, sizes bytes."""
@@ -34,15 +37,21 @@ class Metrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self.scrapers: list[Callable[[], None]] = []
+        self.by_group: list[Counter | Gauge | Histogram] = []
+
+        def keep(metric: Metric, labels: tuple[str, ...]) -> Metric:
+            if "group" in labels:
+                self.by_group.append(metric)
+            return metric
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"replicad_{name}", text, labels, registry=registry)
+            return keep(Counter(f"replicad_{name}", text, labels, registry=registry), labels)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"replicad_{name}", text, labels, registry=registry)
+            return keep(Gauge(f"replicad_{name}", text, labels, registry=registry), labels)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(f"replicad_{name}", text, labels, registry=registry, buckets=buckets)
+            return keep(Histogram(f"replicad_{name}", text, labels, registry=registry, buckets=buckets), labels)
 
         gauge("build_info", "Always 1; the labels say what runs.", "node", "cluster", "version").labels(
             node, cluster, version
@@ -50,7 +59,8 @@ class Metrics:
 
         self.http_requests = counter(
             "http_requests_total",
-            "HTTP requests. Outcome: ok, missing (no such key), refused (a condition failed), or the error's name.",
+            "HTTP requests. Outcome: ok, missing (no such key), refused (a condition failed), forwarded (another "
+            "node answered), or the error's name.",
             "route",
             "method",
             "outcome",
@@ -96,6 +106,8 @@ class Metrics:
         self.log_segments = gauge("log_segments", "Segments of the message log.")
         self.peer_up = gauge("peer_up", "1 while the outgoing link to a peer is up.", "peer")
         self.peer_round_trip_seconds = gauge("peer_round_trip_seconds", "Last round trip to a peer.", "peer")
+        self.peer_sent_bytes = counter("peer_sent_bytes_total", "Bytes of messages sent to a peer.", "peer")
+        self.peer_received_bytes = counter("peer_received_bytes_total", "Bytes received from a peer.", "peer")
         self.peer_dropped = counter("peer_dropped_total", "Messages dropped because a send queue was full.", "peer")
 
     def on_scrape(self, callback: Callable[[], None]) -> None:
@@ -106,6 +118,13 @@ class Metrics:
         """Set the role gauges of one group."""
         for name in ROLES:
             self.role.labels(group, name).set(name == role)
+
+    def forget_group(self, group: str) -> None:
+        """Show nothing more of a group that this node has closed."""
+        for metric in self.by_group:
+            metric.remove_by_labels({"group": group})
+        for kind in ("executor", "contact"):
+            self.queue_depth.remove_by_labels({"queue": f"{group}_{kind}"})
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""

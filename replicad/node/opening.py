@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import structlog
 
     from replicad.core.journal.records import CheckpointRecord
+    from replicad.node.definitions import GroupDefinition
     from replicad.node.identity import DataDirectory
     from replicad.node.settings import Settings
 
@@ -30,6 +31,18 @@ class OpenedGroup:
     machine: Machine
     files: CheckpointFiles
     rebuild: bool
+
+
+def initial_members(definition: GroupDefinition, node: str) -> tuple[str, ...]:
+    """Return whom a replica meets before it knows a configuration; the first one may form the group (M5).
+
+    A group that has formed already never forms again, whatever this node has lost: somebody else comes first then.
+    """
+    if not definition.version:
+        return definition.founders
+    others = tuple(name for name in (*definition.members, *definition.founders) if name != node)
+    own = (node,) if node in definition.founders else ()
+    return tuple(dict.fromkeys((*others, *own))) if others else definition.founders
 
 
 def open_log(
@@ -68,8 +81,11 @@ def open_group(
     name: str,
     log: structlog.stdlib.BoundLogger,
 ) -> OpenedGroup:
-    """Bring a group's store to a state that the log continues: as it is, from the checkpoint, or empty."""
-    durable = message_log.recovery.states.get(name, DurableState())
+    """Bring the store of the group with the id ``name`` to a state that the log continues.
+
+    That is as it is, from the checkpoint, or empty. What the log held at the start is given out once.
+    """
+    durable = message_log.recovery.states.pop(name, DurableState())
     store = LmdbStore(environment, name)
     files = CheckpointFiles(data.path / "checkpoints", settings.cluster, name)
     checkpoint = durable.checkpoint.slot if durable.checkpoint else 0

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from replicad.node.group_runtime import GroupRuntime
 
 
+INDEX_WAITERS_MAX = 1_024
+
+
 class Reads:
     """Readers of one group that wait for something."""
 
@@ -21,6 +24,9 @@ class Reads:
         self._probes: dict[int, asyncio.Future[int]] = {}
         self._next_probe: dict[bool, asyncio.Future[int]] = {}
         self._applied_waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._index_waiters: dict[int, tuple[int, asyncio.Future[None]]] = {}
+        """Those who wait for an index, by a number of their own: they leave in any order."""
+        self._index_waiter = 0
 
     def ready(self) -> bool:
         """Return whether a linearizable read may be served right now (R1, L4: the clock is read here)."""
@@ -45,6 +51,31 @@ class Reads:
             self.group.deadlines.add(now_us(), future.done, lambda: future.set_exception(RequestError("timeout")))
             await future
         self.check_readable()
+
+    async def reach(self, index: int) -> None:
+        """Wait until operation ``index`` is applied here; raises RequestError, ``behind`` at the deadline."""
+        self.check_readable()
+        group = self.group
+        if group.index < index:
+            if len(self._index_waiters) >= INDEX_WAITERS_MAX:
+                sentence = f"{INDEX_WAITERS_MAX} requests wait for this replica to catch up already; nothing was done"
+                raise RequestError("overloaded", sentence)
+            future: asyncio.Future[None] = group.loop.create_future()
+            self._index_waiter = number = self._index_waiter + 1
+            self._index_waiters[number] = (index, future)
+            group.deadlines.add(now_us(), future.done, lambda: future.set_exception(self._behind(index)))
+            try:
+                await future
+            finally:
+                del self._index_waiters[number]
+        self.check_readable()
+
+    def _behind(self, index: int) -> RequestError:
+        return RequestError(
+            "behind",
+            f"this replica is at index {self.group.index} of the group and its session has seen index {index}; "
+            "nothing was done; retry at another node",
+        )
 
     def check_readable(self) -> None:
         """Refuse while the store's content is nobody's past; raises RequestError."""
@@ -87,6 +118,11 @@ class Reads:
 
     def wake(self) -> None:
         """Slots were applied: serve whoever waited for them."""
+        if self._index_waiters:
+            index = self.group.index
+            for target, future in self._index_waiters.values():
+                if target <= index and not future.done():
+                    future.set_result(None)
         if not self._applied_waiters:
             return
         applied = self.group.executor.machine.applied_slot
@@ -101,6 +137,7 @@ class Reads:
     def close(self) -> None:
         """Fail whoever still waits."""
         pending: list[asyncio.Future[Any]] = [future for _, future in self._applied_waiters]
+        pending += [future for _, future in self._index_waiters.values()]
         for future in (*pending, *self._probes.values(), *self._next_probe.values()):
             if not future.done():
                 future.set_exception(RequestError("not_ready", "this node stopped"))

@@ -15,14 +15,18 @@ import structlog
 from replicad import __version__
 from replicad.core.group.executor import Executor
 from replicad.core.group.replica import Replica
-from replicad.core.journal.records import EntryRecord
-from replicad.core.model.errors import DamageError, InvariantError, RequestError
-from replicad.node.checkpoint import Checkpointer
+from replicad.core.journal.records import DroppedRecord, EntryRecord
+from replicad.core.model.errors import DamageError, InvariantError, RequestError, check
+from replicad.node.administration import Administration
+from replicad.node.checkpoint import Checkpointer, CheckpointFiles
 from replicad.node.clock import now_us
+from replicad.node.definitions import DEFAULT, META, RESERVED
+from replicad.node.directory import Directory
 from replicad.node.group_runtime import GroupRuntime
 from replicad.node.identity import LOST, OK, DataDirectory
 from replicad.node.metrics import LoopDelaySampler, Metrics
-from replicad.node.opening import open_group, open_log
+from replicad.node.opening import initial_members, open_group, open_log
+from replicad.node.rebalancing import Rebalancer
 from replicad.node.transport import Transport
 from replicad.node.wal import Callbacks
 
@@ -32,10 +36,14 @@ if TYPE_CHECKING:
     from replicad.core.journal.records import Record
     from replicad.core.model.limits import Limits
     from replicad.core.model.messages import Message
+    from replicad.node.definitions import GroupDefinition
     from replicad.node.settings import Settings
 
 TICK_SECONDS = 0.01
 SWEEP_SECONDS = 5.0
+SEGMENTS_PINNED_MAX = 4
+"""The message log may have so many segments before the groups that keep the oldest are asked for a checkpoint."""
+CHECKPOINT_PAUSE_US = 10_000_000
 
 STOPPED = "stopped"
 RESTART = "restart"
@@ -57,8 +65,13 @@ class NodeRuntime:
         self.disk_full = False
         self.outcome = ""
         self.groups: dict[str, GroupRuntime] = {}
+        """By name."""
+        self._by_id: dict[str, GroupRuntime] = {}
+        self._boot = secrets.randbits(63)
+        self._joined = False
+        self._beat = 0
         self._tickets = 0
-        self._dropped: dict[str, int] = {}
+        self._counted: dict[tuple[str, str], int] = {}
         self._owners: deque[tuple[int, str, int]] = deque()
         self._stopping: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._timer: asyncio.TimerHandle | None = None
@@ -88,6 +101,9 @@ class NodeRuntime:
             queue_bytes=settings.process.send_queue_bytes,
             bulk_queue_bytes=settings.process.bulk_send_queue_bytes,
         )
+        self.directory = Directory(self)
+        self.administration = Administration(self)
+        self.rebalancer = Rebalancer(self)
         self._sampler = LoopDelaySampler(self.metrics.loop_delay_seconds)
         self.metrics.on_scrape(self._scrape)
 
@@ -98,32 +114,37 @@ class NodeRuntime:
         self.message_log.start(
             self._loop, Callbacks(self._on_durable, self._on_log_failure, self._on_full, self._on_flush)
         )
-        boot = secrets.randbits(63)
         try:
-            for name, members in self.settings.groups.items():
-                if self.name in members:
-                    self._open_group(name, members, boot)
+            self.directory.open()
         except DamageError as error:
             self.stop_for_good(halt="", forget=str(error))
 
     async def join(self) -> None:
         """Meet the peers and take part; raises ListenError."""
         await self.transport.start()
-        for group in self.groups.values():
+        self._joined = True
+        for group in list(self.groups.values()):
             group.start()
+        self.directory.start()
         self._sampler.start()
         self._tick()
         self._sweep()
         self.log.info("started", version=__version__, disk=self.data.identity.disk, state=self.data.identity.state)
 
-    def _open_group(self, name: str, members: tuple[str, ...], boot: int) -> None:
-        opened = open_group(self.data, self.settings, self.environment, self.message_log, name, self.log)
+    # --- groups -----------------------------------------------------------------------------------------------------
+
+    def open_group(self, definition: GroupDefinition) -> GroupRuntime:
+        """Open a group, and take part in it once the node has joined; raises DamageError."""
+        name = definition.name
+        check(name not in self.groups and definition.id not in self._by_id, f"group {name} is opened once")
+        opened = open_group(self.data, self.settings, self.environment, self.message_log, definition.id, self.log)
+        limits = definition.group_limits(self.limits)
         replica = Replica(
             node=self.name,
             disk=self.data.identity.disk,
-            boot=boot,
-            members=members,
-            limits=self.limits,
+            boot=self._boot,
+            members=initial_members(definition, self.name),
+            limits=limits,
             durable=opened.durable,
             applied=opened.machine.applied_slot,
             digest=opened.machine.digest,
@@ -132,38 +153,79 @@ class NodeRuntime:
             rebuild=opened.rebuild,
             random=Random(secrets.randbits(64)),
             now=now_us(),
+            protocol=definition.protocol,
         )
-        strangers = [peer for peer in replica.state.peers() if peer not in self.settings.nodes]
-        if strangers:
-            self.log.error("member_unknown", group=name, members=strangers, hint="add a [nodes.NAME] to the settings")
-        executor = Executor(opened.machine, self.limits.digest_slots)
+        executor = Executor(opened.machine, limits.digest_slots)
         log = self.log.bind(group=name)
-        self.groups[name] = GroupRuntime(self, name, replica, executor, opened.store, opened.files, log)
+        group = GroupRuntime(self, definition, replica, executor, opened.store, opened.files, log)
+        self.groups[name] = self._by_id[definition.id] = group
+        if self._joined:
+            group.on_full(self.disk_full)
+            group.start()
+        return group
+
+    def drop_group(self, group: GroupRuntime) -> None:
+        """Close a group and delete what this node holds of it."""
+        del self.groups[group.name], self._by_id[group.id]
+        group.close()
+        group.store.close()
+        self.metrics.forget_group(group.name)
+        self.forget_group(group.id)
+
+    def forget_group(self, identity: str) -> None:
+        """Delete what this node holds of a group that is not open."""
+        # The store goes first: one without a log is no contradiction the other way round only.
+        self.environment.drop(identity)
+        self.message_log.recovery.states.pop(identity, None)
+        self.append(identity, [DroppedRecord()], 0)
+        CheckpointFiles(self.settings.data / "checkpoints", self.cluster, identity).remove()
+        self.message_log.truncate({})
 
     # --- inputs -----------------------------------------------------------------------------------------------------
 
     def _on_message(self, sender: str, disk: str, group: str, message: Message) -> None:
-        runtime = self.groups.get(group)
+        runtime = self._by_id.get(group)
         if runtime is not None and not self.outcome:
             runtime.on_message(sender, disk, message)
 
     def _on_link(self, peer: str, up: bool) -> None:
         self.log.info("link_up" if up else "link_down", peer=peer)
+        if up:
+            self.directory.wake()
 
     def _tick(self) -> None:
         if self.outcome:
             return
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
-        for group in self.groups.values():
-            group.on_tick()
+        now = now_us()
+        beat = now // self.limits.heartbeat_us
+        for group in list(self.groups.values()):
+            if beat != self._beat or group.name == DEFAULT or not group.idle(now):
+                group.on_tick()
+        self._beat = beat
+        self.rebalancer.on_tick()
 
     def _sweep(self) -> None:
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        now = now_us()
         for group in self.groups.values():
-            group.files.sweep(now_us())
+            group.files.sweep(now)
+        self.directory.wake()
+        self._release_log(now)
+
+    def _release_log(self, now: int) -> None:
+        """Have groups that keep old segments take a checkpoint: an idle one would pin the log of all for ever."""
+        if int(str(self.message_log.stats()["segments"])) <= SEGMENTS_PINNED_MAX:
+            return
+        for identity in self.message_log.pinning():
+            group = self._by_id.get(identity)
+            if group is not None and group.replica.coordinator and now - group.asked_at > CHECKPOINT_PAUSE_US:
+                group.asked_at = now
+                group.log.info("checkpoint_wanted", why="it is the oldest in the message log")
+                group.perform(group.replica.request_checkpoint(now))
 
     def append(self, group: str, records: Sequence[Record], ticket: int) -> None:
-        """Append a group's records to the message log that all groups share."""
+        """Append records of the group with the id ``group`` to the message log that all groups share."""
         self._tickets += 1
         self._owners.append((self._tickets, group, ticket))
         reserved = not any(type(record) is EntryRecord for record in records)
@@ -176,8 +238,10 @@ class NodeRuntime:
         while self._owners and self._owners[0][0] <= ticket:
             _, group, own = self._owners.popleft()
             done[group] = own
-        for group, own in done.items():
-            self.groups[group].on_durable(own)
+        for identity, own in done.items():
+            runtime = self._by_id.get(identity)
+            if runtime is not None and own:
+                runtime.on_durable(own)
 
     def _on_flush(self, seconds: float, size: int, records: int) -> None:
         self.metrics.flush_seconds.observe(seconds)
@@ -250,7 +314,10 @@ class NodeRuntime:
 
     async def leave(self) -> None:
         """Hand over offices before an orderly stop."""
+        self.directory.close()
         for group in self.groups.values():
+            group.begin_to_leave()
+        for group in list(self.groups.values()):
             await group.leave()
 
     async def close(self) -> None:
@@ -259,6 +326,7 @@ class NodeRuntime:
             if timer is not None:
                 timer.cancel()
         self._sampler.stop()
+        self.directory.close()
         for group in self.groups.values():
             group.close()
         await self.transport.close()
@@ -281,19 +349,33 @@ class NodeRuntime:
     # --- for clients ------------------------------------------------------------------------------------------------
 
     def group(self, name: str) -> GroupRuntime:
-        """Return a group; raises RequestError("not_found")."""
+        """Return a group that holds clients' keys; raises RequestError("not_found")."""
+        if name.startswith(RESERVED):
+            raise RequestError(
+                "not_found", f"group {name!r} is the cluster's own; /v1/replicad/groups shows what it holds"
+            )
         group = self.groups.get(name)
         if group is None:
-            raise RequestError("not_found", f"there is no group {name!r} here; there is: {', '.join(self.groups)}")
+            raise RequestError(
+                "not_found", f"there is no group {name!r}; there is: {', '.join(self.directory.names())}"
+            )
         return group
 
+    def elsewhere(self, name: str) -> list[str]:
+        """Return the HTTP addresses of a group's members, those in touch first; empty if there is no such group."""
+        return self.directory.elsewhere(name)
+
     def readiness(self) -> list[str]:
-        """Return what is missing before this node can serve; empty when it is ready."""
-        return [reason for group in self.groups.values() for reason in group.missing()]
+        """Return what is missing before this node can serve; empty when it is ready.
+
+        Keys are served without ``_meta``: it counts only where there is no other group.
+        """
+        groups = [group for group in self.groups.values() if group.name != META] or list(self.groups.values())
+        return [reason for group in groups for reason in group.missing()]
 
     def peer_addresses(self) -> list[str]:
         """Return the HTTP addresses of all nodes."""
-        return [str(address) for address in self.settings.http_addresses.values()]
+        return list(self.directory.http_addresses().values())
 
     def status(self) -> dict[str, object]:
         """Return the body of ``/v1/replicad/status``."""
@@ -302,14 +384,19 @@ class NodeRuntime:
             "cluster": self.cluster,
             "version": __version__,
             "disk": self.data.identity.disk,
-            "addresses": {name: str(address) for name, address in self.settings.http_addresses.items()},
+            "addresses": self.directory.http_addresses(),
             "groups": {name: group.status() for name, group in self.groups.items()},
         }
 
-    def _count_dropped(self, peer: str) -> None:
-        dropped = self.transport.stats()[peer].dropped_full
-        self.metrics.peer_dropped.labels(peer).inc(dropped - self._dropped.get(peer, 0))
-        self._dropped[peer] = dropped
+    def _count_traffic(self, peer: str) -> None:
+        stats = self.transport.stats()[peer]
+        for metric, name, value in (
+            (self.metrics.peer_dropped, "dropped", stats.dropped_full),
+            (self.metrics.peer_sent_bytes, "sent", stats.bytes_sent),
+            (self.metrics.peer_received_bytes, "received", stats.bytes_received),
+        ):
+            metric.labels(peer).inc(max(0, value - self._counted.get((peer, name), 0)))
+            self._counted[peer, name] = value
 
     def _scrape(self) -> None:
         """Set the gauges that are only read when someone looks."""
@@ -336,8 +423,8 @@ class NodeRuntime:
         log = self.message_log.stats()
         metrics.log_segments.set(float(str(log["segments"])))
         metrics.queue_depth.labels("message_log").set(float(str(log["queued"])))
-        for peer in self.settings.peers:
-            self._count_dropped(peer)
+        for peer in self.transport.peers():
+            self._count_traffic(peer)
             metrics.peer_up.labels(peer).set(self.transport.connected(peer))
             metrics.peer_round_trip_seconds.labels(peer).set(self.transport.round_trip_us(peer) / 1e6)
             metrics.queue_depth.labels(f"send_{peer}_bytes").set(self.transport.queued_bytes(peer))

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from replicad.core.model.limits import Limits
+from replicad.node.definitions import GroupDefinition
 from replicad.node.settings_models import (
     Address,
     NodeSettings,
@@ -42,8 +43,10 @@ class Settings:
     """The shared secret, b"" for none. It is never logged."""
     nodes: Mapping[str, NodeSettings]
     """All nodes by name, in the order of the file."""
-    groups: Mapping[str, tuple[str, ...]]
-    """Initial members of each group; ``default`` is always there."""
+    groups: Mapping[str, GroupDefinition]
+    """The groups that the cluster begins with; ``default`` is always there."""
+    meta: tuple[str, ...]
+    """The nodes that vote on what groups there are, in order."""
     process: ProcessSettings
     data: Path
     """This node's data directory, absolute."""
@@ -96,7 +99,8 @@ def load(path: Path | None, node: str | None, environ: Mapping[str, str]) -> Set
         limits=file.cluster.limits.limits(),
         secret=secret,
         nodes=file.nodes,
-        groups={group: file.members(group) for group in ("default", *(g for g in file.groups if g != "default"))},
+        groups=file.definitions(),
+        meta=file.meta(),
         process=file.node,
         data=base / (file.nodes[name].data or f"data/{name}"),
         warnings=(*_unknown(overlay), *warnings, *_exposed(file, (name,), secret)),

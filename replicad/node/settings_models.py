@@ -15,9 +15,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from replicad.core.journal.segments import SEGMENT_BYTES_MIN
 from replicad.core.model.limits import FRAME_BYTES_MAX, Limits
+from replicad.node.definitions import DEFAULT, LIMITS, GroupDefinition
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+META_VOTERS_MAX = 5
+"""More voters would make definitions no safer, only slower to agree on."""
 SEGMENT_OVERHEAD_BYTES = 64 * KIB
 """Header of a segment and framing of one record, generously."""
 
@@ -103,6 +106,8 @@ class LimitSettings(_Strict):
     batch_bytes_max: Positive = _LIMITS.batch_bytes_max
     open_slots_max: Positive = _LIMITS.open_slots_max
     open_bytes_max: Positive = _LIMITS.open_bytes_max
+    tickets_max: Positive = _LIMITS.tickets_max
+    repair_after_ms: Positive = _LIMITS.repair_after_us // 1000
     request_window_slots: Positive = _LIMITS.request_window_slots
     checkpoint_slots: Positive = _LIMITS.checkpoint_slots
     checkpoint_bytes: Positive = _LIMITS.checkpoint_bytes
@@ -136,6 +141,8 @@ class ClusterSettings(_Strict):
     """``[cluster]``."""
 
     name: Name
+    meta: Annotated[tuple[Name, ...] | None, Field(strict=False)] = None
+    """The nodes that vote on what groups there are, in order; absent: all nodes, at most the first five."""
     shared_secret_file: str = ""
     """File whose content (at least 16 bytes; line ends at its end are ignored) every node must know; "" for none."""
     limits: LimitSettings = LimitSettings()
@@ -169,9 +176,18 @@ class NodeSettings(_Strict):
 
 
 class GroupSettings(_Strict):
-    """``[groups.NAME]``: the initial members, in order; absent: all nodes in the order of the file."""
+    """``[groups.NAME]``: the initial members, in order (absent: all nodes in the order of the file), and its ways."""
 
     members: Annotated[tuple[Name, ...] | None, Field(strict=False)] = None
+    protocol: Literal["remote-write", "active"] = "remote-write"
+    ack: Literal["all", "majority", "one"] = "all"
+    checkpoint_slots: Positive | None = None
+    checkpoint_bytes: Positive | None = None
+    value_bytes_max: Positive | None = None
+
+    def limits(self) -> dict[str, int]:
+        """Return the constants that this group makes smaller for itself."""
+        return {name: value for name in LIMITS if (value := getattr(self, name)) is not None}
 
     @model_validator(mode="after")
     def _members_make_sense(self) -> Self:
@@ -227,6 +243,7 @@ class SettingsFile(_Strict):
             )
         self._check_addresses()
         self._check_members()
+        self._check_limits()
         return self
 
     def _check_addresses(self) -> None:
@@ -243,15 +260,40 @@ class SettingsFile(_Strict):
                 taken[address] = field
 
     def _check_members(self) -> None:
-        for group, settings in self.groups.items():
-            for member in settings.members or ():
+        meta = self.cluster.meta
+        if meta is not None and (not meta or len(set(meta)) != len(meta)):
+            raise ValueError("cluster.meta must name at least one node, and each only once; leave it out for all nodes")
+        places = {f"groups.{group}.members": settings.members or () for group, settings in self.groups.items()}
+        for place, members in {**places, "cluster.meta": meta or ()}.items():
+            for member in members:
                 if member not in self.nodes:
                     known = ", ".join(self.nodes)
-                    raise ValueError(f"groups.{group}.members names {member!r}, which is not one of the nodes: {known}")
+                    raise ValueError(f"{place} names {member!r}, which is not one of the nodes: {known}")
 
-    def members(self, group: str) -> tuple[str, ...]:
-        """Return the initial members of a group, in order; raises KeyError for a group that is not in the file."""
-        if group == "default" and group not in self.groups:
-            return tuple(self.nodes)
-        members = self.groups[group].members
-        return tuple(self.nodes) if members is None else members
+    def _check_limits(self) -> None:
+        for group, settings in self.groups.items():
+            for name, value in settings.limits().items():
+                most = getattr(self.cluster.limits, name)
+                if value > most:
+                    raise ValueError(
+                        f"groups.{group}.{name} is {value}; it must be at most cluster.limits.{name}, which is {most}"
+                    )
+
+    def definitions(self) -> dict[str, GroupDefinition]:
+        """Return the groups of the file, ``default`` first: it is always there."""
+        everyone = tuple(self.nodes)
+        found = {}
+        for name in (DEFAULT, *(group for group in self.groups if group != DEFAULT)):
+            settings = self.groups.get(name, GroupSettings())
+            limits = {
+                limit: value
+                for limit, value in settings.limits().items()
+                if value != getattr(self.cluster.limits, limit)
+            }
+            members = everyone if settings.members is None else settings.members
+            found[name] = GroupDefinition(name, name, members, members, (), settings.protocol, settings.ack, "", limits)
+        return found
+
+    def meta(self) -> tuple[str, ...]:
+        """Return the nodes that vote on what groups there are."""
+        return tuple(self.nodes)[:META_VOTERS_MAX] if self.cluster.meta is None else self.cluster.meta

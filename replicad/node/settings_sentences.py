@@ -36,11 +36,13 @@ def _sentence(detail: ErrorDetails, source: str, origins: Mapping[Place, str]) -
         if not place:  # a relation between settings, which names them itself
             return f"{where}: {reason}"
         given = detail["input"]
-        return f"{where}: {path}{_shown(given)}: {reason}" if isinstance(given, str) else f"{where}: {path}: {reason}"
-    return f"{where}: {path}{_shown(detail['input'])}: {_expectation(kind, context, detail['msg'])}"
+        return (
+            f"{where}: {path}{shown_value(given)}: {reason}" if isinstance(given, str) else f"{where}: {path}: {reason}"
+        )
+    return f"{where}: {path}{shown_value(detail['input'])}: {expectation(kind, context, detail['msg'])}"
 
 
-def _shown(value: object) -> str:
+def shown_value(value: object) -> str:
     """Return `` is VALUE`` for a value that is short enough to show."""
     if isinstance(value, bool):
         return f" is {str(value).lower()}"
@@ -50,7 +52,8 @@ def _shown(value: object) -> str:
     return ""
 
 
-def _expectation(kind: str, context: Mapping[str, Any], message: str) -> str:
+def expectation(kind: str, context: Mapping[str, Any], message: str) -> str:
+    """Return what would be right, from the kind and context of one of pydantic's findings."""
     match kind:
         case "int_type" | "int_from_float" | "int_parsing":
             return "it must be a whole number"

@@ -4,7 +4,7 @@
 ``REPLICAD_<SETTING>``             a setting of ``[node]``, or of the ``[nodes.NAME]`` that this process runs
 ``REPLICAD_CLUSTER_<SETTING>``     of ``[cluster]``; ``REPLICAD_CLUSTER_LIMITS_<SETTING>`` of ``[cluster.limits]``
 ``REPLICAD_NODES_<NAME>_…``        of any ``[nodes.NAME]``; hyphens become underscores, letters upper case
-``REPLICAD_GROUPS_<NAME>_MEMBERS`` names separated by commas
+``REPLICAD_GROUPS_<NAME>_…``       of any ``[groups.NAME]``; names are separated by commas
 =================================  ==========================================================================
 
 An empty variable counts as absent: Compose passes such for everything that is not set outside.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -32,6 +32,7 @@ OTHER_VARIABLES = frozenset({"REPLICAD_NODE", "REPLICAD_CONFIG", "REPLICAD_ADDR"
 """Variables that the command line reads, and which are no settings."""
 
 PATHS = frozenset({"data", "shared_secret_file"})
+LISTS = frozenset({"members", "meta"})
 Place = tuple[str, ...]
 
 
@@ -142,11 +143,11 @@ def _convert(place: Place, text: str) -> object:
     kind = None if model is None else model.model_fields[place[-1]].annotation
     if place[-1] in PATHS:
         return str(Path.cwd() / text)
-    if place[-1] == "members":
+    if place[-1] in LISTS:
         return [name.strip() for name in text.split(",")]
     if kind is bool:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(text.lower(), text)
-    if kind is int:
+    if kind is int or int in get_args(kind) or any(int in get_args(part) for part in get_args(kind)):
         try:
             return int(text)
         except ValueError:

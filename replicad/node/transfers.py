@@ -54,7 +54,7 @@ class Transfers:
         """Pin the state at the marker, let the executor go on, and report what was written."""
         written: asyncio.Future[Written] | None = None
         try:
-            written = await self.group.node.checkpointer.pin(self.group.name, slot)
+            written = await self.group.node.checkpointer.pin(self.group.id, slot)
         except (OSError, DamageError, CheckpointError) as error:
             self._checkpoint_failed(slot, error)
         self.group.executor.resume()
@@ -87,7 +87,7 @@ class Transfers:
             case CheckpointCommitted(slot):
                 self.group.checkpoint_at = now_us()
                 self.group.files.committed(slot, now_us())
-                self.group.node.message_log.truncate({self.group.name: slot})
+                self.group.node.message_log.truncate({self.group.id: slot})
                 self.group.node.metrics.checkpoints.labels(self.group.name, "ok").inc()
                 waiting, self._waiting = self._waiting, []
                 for future in waiting:
@@ -122,6 +122,9 @@ class Transfers:
         self.group.writes.on_results(recalled)
         effects = self.group.replica.installed(slot, machine.digest, machine.configuration, recalled, now_us())
         self.group.perform(effects)
+        if self.group.on_applied is not None:
+            self.group.on_applied()
+        self.group.reads.wake()
 
     async def _replace_content(self, slot: int) -> None:
         """Install, as often as it takes: a full disk leaves a store that is half one thing and half another."""

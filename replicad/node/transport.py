@@ -68,8 +68,8 @@ class _Peer:
     """What we know of one peer."""
 
     name: str
-    host: str
-    port: int
+    addresses: tuple[tuple[str, int], ...]  # tried in turn: what was said of it may be out of date
+    dialed: tuple[str, int] | None = None
     links: dict[str, OutgoingLink] = field(default_factory=dict)  # established ones, by channel
     reasons: dict[str, str] = field(default_factory=dict)  # why the last dial failed, by channel
     dialers: list[asyncio.Task[None]] = field(default_factory=list)
@@ -110,7 +110,7 @@ class Transport:
         self._on_message = on_message
         self._on_link = on_link
         self._queue_bytes = {CONTROL: queue_bytes, BULK_CHANNEL: bulk_queue_bytes}
-        self._peers = {name: _Peer(name, *address) for name, address in peers.items()}
+        self._peers = {name: _Peer(name, ((address[0], address[1]),)) for name, address in peers.items()}
         self._incoming: dict[IncomingLink, None] = {}
         self._outgoing: dict[OutgoingLink, None] = {}
         self._dirty: dict[OutgoingLink, None] = {}
@@ -163,26 +163,45 @@ class Transport:
             link.abort()
         await asyncio.sleep(0)
 
-    @property
-    def port(self) -> int:
-        """The port that is listened on (the real one, also if 0 was asked for)."""
-        sockets = self._server.sockets if self._server is not None else ()
-        return int(sockets[0].getsockname()[1]) if sockets else self._listen[1]
+    # --- who the peers are ------------------------------------------------------------------------------------------
 
-    def set_peer(self, name: str, host: str, port: int) -> None:
-        """Say where to find a peer; a new or moved one is dialed at once."""
+    def set_peer(self, name: str, host: str, port: int, *others: tuple[str, int]) -> None:
+        """Say where to find a peer, a new one or one that moved; ``others`` are tried in turn with that address."""
+        addresses = tuple(dict.fromkeys(((host, port), *others)))
         peer = self._peers.get(name)
         if peer is None:
-            peer = self._peers[name] = _Peer(name, host, port)
-        elif (peer.host, peer.port) == (host, port):
+            peer = self._peers[name] = _Peer(name, addresses)
+        elif peer.addresses == addresses:
             return
-        peer.host, peer.port = host, port
-        if self._running:
+        peer.addresses = addresses
+        if self._running and peer.dialed not in addresses:
             for link in list(peer.links.values()):
                 link.close("the peer's address changed")
             for task in peer.dialers:
                 task.cancel()
             self._dial(peer)
+
+    def remove_peer(self, name: str) -> None:
+        """Forget a peer: its links close, and it is refused from now on."""
+        peer = self._peers.pop(name, None)
+        if peer is None:
+            return
+        for task in peer.dialers:
+            task.cancel()
+        links: list[OutgoingLink | IncomingLink] = [link for link in self._outgoing if link.peer == name]
+        links += [link for link in self._incoming if link.terms is not None and link.terms.node == name]
+        for link in links:
+            link.close("the node was removed")
+
+    def peers(self) -> list[str]:
+        """Return the names of all peers."""
+        return list(self._peers)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on (the real one, also if 0 was asked for)."""
+        sockets = self._server.sockets if self._server is not None else ()
+        return int(sockets[0].getsockname()[1]) if sockets else self._listen[1]
 
     def set_disk_id(self, disk_id: str) -> None:
         """Take a new disk id: closes every link and dials again, so that nobody takes us for the old disk."""
@@ -233,7 +252,8 @@ class Transport:
 
     def connected(self, peer: str) -> bool:
         """Return whether both channels to ``peer`` are open."""
-        return self._peers[peer].up
+        known = self._peers.get(peer)
+        return known is not None and known.up
 
     def round_trip_us(self, peer: str) -> int:
         """Return the smoothed round trip on the control link in microseconds, 0 before the first measurement."""
@@ -258,12 +278,15 @@ class Transport:
     async def _keep_dialing(self, peer: _Peer, channel: str) -> None:
         """Keep one link to one peer open, for ever."""
         backoff = BACKOFF_SECONDS_MIN
+        turn = 0
         while self._running:
             ended: asyncio.Future[str] = self._loop.create_future()
             link = self._make_link(peer, channel, ended)
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    await self._loop.create_connection(lambda link=link: link, peer.host, peer.port)  # type: ignore[misc]
+                    host, port = peer.dialed = peer.addresses[turn % len(peer.addresses)]
+                    turn += 1
+                    await self._loop.create_connection(lambda link=link: link, host, port)  # type: ignore[misc]
             except (OSError, TimeoutError) as error:
                 reason = f"cannot connect: {error.strerror or error}" if str(error) else "cannot connect: no answer"
                 self._note_down(peer, channel, reason)
@@ -334,7 +357,7 @@ class Transport:
         return link
 
     def _admit(self, hello: Hello) -> None:
-        """Refuse a node that is not in the settings."""
+        """Refuse a node that nobody has told us of."""
         if hello.node not in self._peers:
             raise RefusedError(f"node {hello.node!r} is not in the settings of {self.node}")
 
@@ -353,7 +376,10 @@ class Transport:
                 other.close("the peer dialed again")
 
     def _receive(self, terms: Terms, messages: list[tuple[str, Message]], size: int) -> None:
-        stats = self._peers[terms.node].stats
+        peer = self._peers.get(terms.node)
+        if peer is None:
+            return  # it was removed, and this link is about to close
+        stats = peer.stats
         stats.messages_received += len(messages)
         stats.bytes_received += size
         on_message, sender, disk = self._on_message, terms.node, terms.disk

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from replicad.core.journal.records import PromiseRecord, Record
+from replicad.core.journal.records import DroppedRecord, PromiseRecord, Record
 from replicad.core.journal.recovery import DurableState, Recovery, recover
 from replicad.core.journal.segments import FRAME_BYTES, SEGMENT_BYTES, Ending, LogIdentity, encode_record
 from replicad.core.journal.writer import SegmentWriter
@@ -121,6 +121,7 @@ class MessageLog:
         self._delivery_due = False
         self._flushing_since = 0.0
         self._flush_count = 0
+        self._pinning: tuple[str, ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._callbacks: Callbacks | None = None
         self._thread = threading.Thread(target=self._run, name="replicad-wal", daemon=True)
@@ -166,6 +167,10 @@ class MessageLog:
             "full": self._full,
             "failed": self._failed,
         }
+
+    def pinning(self) -> tuple[str, ...]:
+        """Return the groups that keep the oldest of several segments: a checkpoint of theirs would let it go."""
+        return self._pinning
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
@@ -273,13 +278,14 @@ class MessageLog:
         for write in writes:
             self._files.execute(write)
             self._writer.durable(write.segment, write.position + len(write.data))
-        if any(type(item.record) is PromiseRecord for item in items):
+        if any(type(item.record) in {PromiseRecord, DroppedRecord} for item in items):
             self._promise_file.store({group: state.promised for group, state in sorted(self._writer.live.items())})
         seconds = time.monotonic() - begin
         self._flushing_since = 0.0
         self._flush_count += 1
         if self._writer.segment != before:
             self._files.release(self._writer.segment)
+            self._pinning = tuple(self._writer.pinning(self._truncated))
         ticket = max(item.ticket for item in items)
         self._report(_Flush(ticket, seconds, sum(len(write.data) for write in writes), len(items)))
 
@@ -300,6 +306,7 @@ class MessageLog:
         """Remove the segments that nobody needs, once what they say beside entries is written again (rule K2)."""
         numbers = self._writer.removable(self._truncated)
         if not numbers:
+            self._pinning = tuple(self._writer.pinning(self._truncated))
             return
         live = [
             _Pending(group, record, encode_record(group, record), 0, reserved=True)
@@ -311,6 +318,7 @@ class MessageLog:
         for number in numbers:
             self._files.remove(number)
         self._writer.removed(numbers)
+        self._pinning = tuple(self._writer.pinning(self._truncated))
 
     # --- reports to the loop ----------------------------------------------------------------------------------------
 

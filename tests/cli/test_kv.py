@@ -71,6 +71,67 @@ def test_consistency_and_acknowledgement_are_passed_on(replicad, one):
     assert one.default.barriers == [True]
 
 
+def test_read_levels_and_groups_are_passed_on(replicad, one):
+    """--stale asks no coordinator, --min-index waits for an index, --ns names the group."""
+    replicad("kv", "put", "k", "v", "--ns", "default", addr=one.address)
+    one.default.ready = False
+    assert replicad("kv", "get", "k", "--stale", addr=one.address).output == "v"
+    assert one.default.barriers == []
+    assert replicad("kv", "get", "k", "--stale", "--min-index", "8", addr=one.address).output == "v"
+    assert replicad("kv", "list", "--min-index", "9", addr=one.address).exit_code == 0
+    assert (one.default.reaches, one.default.barriers) == ([8, 9], [False])
+    other = replicad("kv", "get", "k", "--ns", "a/ b", addr=one.address)
+    assert (other.exit_code, "There is no group 'a/ b'" in other.stderr) == (2, True)
+
+
+def test_a_bookmark_file_is_a_session(replicad, one, tmp_path):
+    """The file is made by the first command, goes with the next one, and grows with what is seen."""
+    file = tmp_path / "session"
+    here = ("--bookmark-file", str(file))
+    assert replicad("kv", "put", "k", "v", *here, addr=one.address).exit_code == 0
+    assert file.read_text() == "default:1\n"
+    replicad("kv", "put", "k", "w", addr=one.address)
+    assert replicad("kv", "get", "k", "--stale", *here, addr=one.address).output == "w"
+    assert file.read_text() == "default:2\n"
+    file.write_text("other:7,default:5")
+    assert replicad("kv", "get", "none", *here, addr=one.address).exit_code == 1
+    replicad("kv", "list", *here, addr=one.address)
+    replicad("kv", "delete", "k", *here, addr=one.address)
+    assert one.default.reaches == [5, 5, 5]
+    assert file.read_text() == "default:5,other:7\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["session"]
+
+
+def test_the_next_node_may_have_caught_up(replicad, one, tmp_path):
+    """A node that is behind the bookmark is passed over for one that is not."""
+    (tmp_path / "session").write_text("default:9")
+    behind = answer(503, b"Behind.", "X-Replicad-Outcome: definite")
+    with Scripted(behind) as first:
+        addresses = f"{first.address},{one.address}"
+        result = replicad("kv", "list", "--stale", "--bookmark-file", f"{tmp_path}/session", addr=addresses)
+        assert result.exit_code == 0
+        assert "X-Replicad-Bookmark: default:9" in first.heads[0]
+    assert one.default.reaches == [9]
+
+
+@pytest.mark.parametrize(
+    ("content", "path", "sentence"),
+    [
+        (b"not a bookmark", "session", "holds no bookmark"),
+        (b"x" * 5000, "session", "holds no bookmark"),
+        (b"yesterday", "session", "holds no bookmark of replicad"),
+        (b"", "none/session", "there is no directory"),
+        (b"", "", "is a directory"),
+    ],
+)
+def test_bad_bookmark_files(replicad, one, tmp_path, content, path, sentence):
+    """A file that cannot be a bookmark's is said to be so before anything is done."""
+    (tmp_path / "session").write_bytes(content)
+    result = replicad("kv", "put", "k", "v", "--bookmark-file", str(tmp_path / path), addr=one.address)
+    assert (result.exit_code, sentence in result.stderr) == (2, True), result.stderr
+    assert one.default.index == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -132,7 +132,8 @@ def looks_offline(up):
     """What the nodes left behind can be read, verified, and is noticed when it is damaged."""
     wal = json.loads(up.cli("inspect", "wal", up.directory("n1"), "--verify", "--json", "--limit", 2).stdout)
     assert (wal["node_running"], wal["verdict"]["ok"], len(wal["records"])) == (False, True, 2)
-    (group,) = json.loads(up.cli("inspect", "store", up.directory("n1"), "--verify", "--json").stdout)["groups"]
+    groups = json.loads(up.cli("inspect", "store", up.directory("n1"), "--verify", "--json").stdout)["groups"]
+    (group,) = (group for group in groups if group["group"] == "default")
     assert [(key["key"], key["value"]) for key in group["keys"]] == [("k", "v")]
     assert group["damage"] == ""
     found = json.loads(up.cli("inspect", "checkpoint", up.directory("n1"), "--verify", "--json").stdout)["checkpoints"]

@@ -35,8 +35,13 @@ class FakeListing:
 
 class FakeGroup:
     name = "default"
+    id = "default"
+    default_ack = ACK_ALL
+    limits = Limits(value_bytes_max=200_000)
 
     def __init__(self):
+        self.reaches = []  # the index of every wait for one
+        self.reach_error = None  # what such a wait raises; None: the index is there at once
         self.store = MemoryStore()
         self.machine = Machine(self.store, 1000)
         self.numbers = count(1)
@@ -80,6 +85,13 @@ class FakeGroup:
         if self.barrier_error:
             raise self.barrier_error
 
+    async def reach(self, index):
+        self.reaches.append(index)
+        await asyncio.sleep(0)
+        if self.reach_error:
+            raise self.reach_error
+        self.age_ms = 0
+
     def read(self, key):
         return self.machine.read(key)
 
@@ -107,20 +119,55 @@ class FakeGroup:
         return {"role": "coordinator", "index": self.index}
 
 
+class FakeAdministration:
+    """Knows the node's groups, and notes what it is asked to do."""
+
+    def __init__(self, node):
+        self.node = node
+        self.asked = []
+
+    def groups(self):
+        return [self.describe(name) for name in self.node.groups]
+
+    def describe(self, name):
+        return {"name": name}
+
+    def everyone(self):
+        return (self.node.name,)
+
+    async def create(self, wish, seconds):
+        self.asked.append(("create", wish, seconds))
+        return {"name": wish.name}
+
+    async def change_members(self, group, action, name, other, seconds, *, mirror):
+        self.asked.append((action, group.name, name, other, seconds, mirror))
+        return ["done"]
+
+    async def put_node(self, name, entry):
+        self.asked.append(("node", name, entry))
+        return {"name": name}
+
+
 class FakeNode:
-    name = "n1"
     cluster = "test"
 
-    def __init__(self, limits=None):
+    def __init__(self, limits=None, name="n1"):
+        self.name = name
         self.limits = limits or Limits(value_bytes_max=200_000)
         self.metrics = Metrics(self.name, self.cluster, "0")
         self.default = FakeGroup()
+        self.groups = {"default": self.default}
         self.missing = []
+        self.administration = FakeAdministration(self)
+        self.others = {}  # name of a group that this node is no member of -> addresses of its members
 
     def group(self, name):
-        if name != "default":
+        if name not in self.groups:
             raise RequestError("not_found", f"there is no group {name!r} here")
-        return self.default
+        return self.groups[name]
+
+    def elsewhere(self, name):
+        return self.others.get(name, [])
 
     def status(self):
         return {"node": self.name, "cluster": self.cluster, "groups": {"default": self.default.status()}}

@@ -116,6 +116,31 @@ BAD_SETTINGS = [
     BadSettings("a group of nobody", GOOD + "[groups.default]\nmembers = []\n", ("groups.default", "members is empty")),
     BadSettings("a member named twice", GOOD + '[groups.default]\nmembers = ["n1", "n1"]\n', ("names a node twice",)),
     BadSettings(
+        "a protocol that there is not",
+        GOOD + '[groups.default]\nprotocol = "passive"\n',
+        ('groups.default.protocol is "passive"', 'must be one of "remote-write" or "active"'),
+    ),
+    BadSettings(
+        "a group's limit above the cluster's",
+        GOOD + "[groups.default]\nvalue_bytes_max = 1000000\n",
+        ("groups.default.value_bytes_max is 1000000", "at most cluster.limits.value_bytes_max, which is 524288"),
+    ),
+    BadSettings(
+        "a name that is the cluster's own",
+        GOOD + "[groups._meta]\n",
+        ("groups._meta", "letters, digits and hyphens"),
+    ),
+    BadSettings(
+        "a voter on groups that is no node",
+        GOOD.replace('name = "c"', 'name = "c"\nmeta = ["n9"]'),
+        ("cluster.meta names 'n9'", "not one of the nodes: n1, n2"),
+    ),
+    BadSettings(
+        "nobody to vote on groups",
+        GOOD.replace('name = "c"', 'name = "c"\nmeta = []'),
+        ("cluster.meta must name at least one node",),
+    ),
+    BadSettings(
         "a lease that one lost heartbeat would cost",
         GOOD + "[cluster.limits]\nlease_ms = 100\n",
         ("cluster.limits", "lease_ms must be at least 4 heartbeats"),

@@ -9,6 +9,7 @@ import structlog
 
 from replicad.core.model.limits import Limits
 from replicad.node import events
+from replicad.node.definitions import GroupDefinition
 from replicad.node.settings import Address, SettingsError, check, load, parse_address
 from replicad.node.settings_models import LimitSettings, NodeSettings, ProcessSettings
 from tests.node.bad_settings import BAD_SETTINGS, GOOD
@@ -54,8 +55,31 @@ def test_defaults_and_resolution(good):
     assert settings.data == good.parent / "data" / "n1"
     assert settings.peers == {"n2": Address("127.0.0.1", 9002)}
     assert settings.http_addresses == {"n1": Address("127.0.0.1", 8001), "n2": Address("127.0.0.1", 8002)}
-    assert settings.groups == {"default": ("n1", "n2")}
+    members = ("n1", "n2")
+    assert settings.groups == {"default": GroupDefinition("default", "default", members, members)}
+    assert settings.meta == members
     assert settings.warnings == ()
+
+
+def test_groups_of_the_settings(good):
+    """A group has its own members, protocol, acknowledgement and limits; the cluster says who votes on all that."""
+    text = GOOD.replace('name = "c"', 'name = "c"\nmeta = ["n2"]')
+    text += '[groups.orders]\nmembers = ["n2"]\nprotocol = "active"\nack = "one"\nvalue_bytes_max = 1000\n'
+    good.write_text(text)
+    settings = load(good, "n1", {"REPLICAD_GROUPS_ORDERS_CHECKPOINT_SLOTS": "500"})
+    assert settings.meta == ("n2",)
+    assert list(settings.groups) == ["default", "orders"]
+    orders = settings.groups["orders"]
+    assert (orders.id, orders.founders, orders.protocol, orders.ack) == ("orders", ("n2",), "active", "one")
+    assert orders.limits == {"checkpoint_slots": 500, "value_bytes_max": 1000}
+    assert orders.group_limits(settings.limits) == Limits(checkpoint_slots=500, value_bytes_max=1000)
+
+
+def test_only_the_first_five_vote_on_groups(good):
+    """More voters would make definitions no safer; the others follow."""
+    more = "".join(f'[nodes.n{n}]\nhttp_listen = "h{n}:1"\npeer_listen = "h{n}:2"\n' for n in range(3, 9))
+    good.write_text(GOOD + more)
+    assert load(good, "n8", {}).meta == ("n1", "n2", "n3", "n4", "n5")
 
 
 def test_every_limit_of_the_core_can_be_set():
@@ -92,7 +116,7 @@ def test_the_environment_wins_over_the_file(good, tmp_path, monkeypatch):
     assert settings.peers == {"n1": Address("host-1", 7001)}
     assert settings.cluster == "other"
     assert settings.limits.lease_us == 500_000
-    assert settings.groups["default"] == ("n2", "n1")
+    assert settings.groups["default"].founders == ("n2", "n1")
     assert (settings.process.log_format, settings.process.log_file, settings.process.log_level) == (
         "json",
         False,

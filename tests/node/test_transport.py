@@ -314,6 +314,48 @@ def test_a_moved_peer_is_found(run):
     run(scenario())
 
 
+def test_a_peer_is_found_at_any_of_its_addresses(run):
+    """An address that is out of date costs one dial; nothing closes while a good one is known."""
+
+    async def scenario():
+        async with cluster(Node("n1"), Node("n2")) as (one, two):
+            third = Node("n3", ["n1"])
+            async with cluster(third, wait=False):
+                third.transport.set_peer("n1", "127.0.0.1", 1, ("127.0.0.1", one.transport.port))
+                one.transport.set_peer("n3", "127.0.0.1", 1, ("127.0.0.1", third.transport.port))
+                await until(lambda: one.transport.connected("n3") and third.transport.connected("n1"))
+                one.transport.set_peer("n3", "127.0.0.1", third.transport.port)
+                assert one.transport.connected("n3")
+                assert ("n3", False) not in one.links
+                assert two.links == [("n1", True)]
+
+    run(scenario())
+
+
+def test_a_peer_that_was_added_gets_in_and_one_that_was_removed_does_not(run):
+    """A stranger is refused until it is added; a removed peer's links close, and it is refused again."""
+
+    async def scenario():
+        async with cluster(Node("n1"), Node("n2")) as (one, two):
+            third = Node("n3", ["n1"])
+            async with cluster(third, wait=False):
+                third.transport.set_peer("n1", "127.0.0.1", one.transport.port)
+                await until(lambda: "is not in the settings of n1" in third.transport.stats()["n1"].last_reason)
+                one.transport.set_peer("n3", "127.0.0.1", third.transport.port)
+                await until(lambda: one.transport.connected("n3") and third.transport.connected("n1"))
+                third.transport.send("n1", "g", Committed(1, 1, 1))
+                await until(lambda: one.received)
+                one.transport.remove_peer("n3")
+                one.transport.remove_peer("n3")
+                await until(lambda: not third.transport.connected("n1"))
+                await until(lambda: "is not in the settings of n1" in third.transport.stats()["n1"].last_reason)
+                one.transport.send("n3", "g", Committed(1, 1, 1))
+                assert one.transport.peers() == ["n2"]
+                assert two.links == [("n1", True)]
+
+    run(scenario())
+
+
 def test_a_new_disk_id_reaches_the_peers(run):
     """After `set_disk_id` nothing arrives in the name of the old disk."""
 

@@ -1,0 +1,104 @@
+"""Spreads the coordinators of a node's groups over their members, gently: one at a time, and only to a fit member.
+
+Whoever is in office acts, nobody else, so no two nodes work against each other. A group that says where its coordinator
+should be gets it there. The others move only away from a node that coordinates at least two groups more than the new
+one: one move always makes it better, and a single group never moves. ``default`` moves last.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replicad.core.group.changes import MOVE
+from replicad.core.model.errors import RequestError
+from replicad.node.clock import now_us
+from replicad.node.definitions import DEFAULT, META, by_preference
+
+if TYPE_CHECKING:
+    from replicad.node.group_runtime import GroupRuntime
+    from replicad.node.runtime import NodeRuntime
+
+LOOK_US = 1_000_000
+PAUSE_US = 3_000_000
+"""Between two moves of this node."""
+OFFICE_US = 10_000_000
+"""An office that is younger stays: the cluster may still be coming up."""
+BACKOFF_US = 30_000_000
+"""After a move that failed."""
+MOVE_SECONDS = 10.0
+
+
+class Rebalancer:
+    """Moves the offices of one node."""
+
+    def __init__(self, node: NodeRuntime) -> None:
+        self.node = node
+        self._next_look = 0
+        self._not_before = 0
+        self._moving = False
+
+    def on_tick(self) -> None:
+        """Look now and then whether an office should be elsewhere."""
+        now = now_us()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_US
+        if self._moving or now < self._not_before:
+            return
+        found = self.choose(now)
+        if found is not None:
+            group, target = found
+            self._moving = True
+            group.spawn(self._move(group, target))
+
+    def choose(self, now: int) -> tuple[GroupRuntime, str] | None:
+        """Return an office of this node that should move, and where to; None if all is well."""
+        groups = sorted(
+            self.node.groups.values(), key=lambda group: (group.name != META, group.name == DEFAULT, group.id)
+        )
+        counts: dict[str, int] = {}
+        for group in groups:
+            coordinator = group.replica.coordinator
+            counts[coordinator] = counts.get(coordinator, 0) + 1
+        for group in groups:
+            office = group.replica.office
+            if office is None or now - office.authority.began_at < OFFICE_US or group.replica.state.leaving:
+                continue
+            target = self._target(group, counts)
+            if target and self._fit(group, target):
+                return group, target
+        return None
+
+    def _target(self, group: GroupRuntime, counts: dict[str, int]) -> str:
+        configuration = group.replica.state.configuration
+        voters = configuration.nodes() if configuration else ()
+        preferred = group.definition.preferred
+        if preferred in voters:
+            return "" if preferred == self.node.name else preferred
+        own = counts.get(self.node.name, 0)
+        for name in by_preference(group.id, voters):
+            if counts.get(name, 0) + 2 <= own and self._fit(group, name):
+                return name
+        return ""
+
+    def _fit(self, group: GroupRuntime, name: str) -> bool:
+        """Return whether a member is in the view, and has what is committed but for a little."""
+        office = group.replica.office
+        peer = office.authority.peers.get(name) if office else None
+        if office is None or peer is None or name not in office.view.joined:
+            return False
+        return peer.matched + group.limits.join_lag_slots >= group.replica.committed
+
+    async def _move(self, group: GroupRuntime, target: str) -> None:
+        pause = PAUSE_US
+        try:
+            refusal = await group.changes.request(MOVE, target, MOVE_SECONDS)
+            if refusal:
+                pause = BACKOFF_US
+            group.log.info("coordinator_moved", to=target, refused=refusal)
+        except RequestError as error:
+            pause = BACKOFF_US
+            group.log.info("coordinator_moved", to=target, refused=error.message)
+        finally:
+            self._moving = False
+            self._not_before = now_us() + pause

@@ -1,0 +1,343 @@
+"""A group whose majority of disks is lost for good goes on from what one survivor holds: the judgement, and the deed.
+
+The survivor becomes the only voter of a new generation (``Configuration.recovered``). Whatever the lost majority had
+committed without this disk is gone, so this is refused wherever something better can be done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from replicad.core.group.configuration import Configuration
+from replicad.core.journal.records import FormationRecord
+from replicad.core.model.errors import DamageError
+from replicad.node.definitions import META
+from replicad.node.identity import DirectoryError, machine_boot_id
+from replicad.node.wal import Callbacks, MessageLog
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from replicad.core.journal.records import Record
+    from replicad.node.identity import Identity
+    from replicad.node.settings import Settings
+    from replicad.node.survivor import Holding, Survivor
+
+
+class Verdict(StrEnum):
+    """What is to be done with a group."""
+
+    RECOVER = "recover"
+    START = "start"
+    """A majority of its disks is there: starting the nodes is enough."""
+    ELSEWHERE = "elsewhere"
+    """Another survivor holds more, or has gone on already."""
+    UNFIT = "unfit"
+    """This disk has no vote in the group, or its data is not whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What another node holds of a group. ``members`` are the voters that it knows, node -> disk."""
+
+    role: str
+    committed: int
+    highest: int
+    version: int
+    members: Mapping[str, str]
+    rank: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Another node: asked over HTTP, or its data directory was read. ``disk`` "" means that nothing was learnt."""
+
+    node: str
+    where: str
+    disk: str = ""
+    silence: str = ""
+    """Why it did not tell."""
+    groups: Mapping[str, Seen] = field(default_factory=dict)
+    offline: bool = False
+    """Its data directory was read."""
+
+    @staticmethod
+    def of_status(node: str, where: str, cluster: str, status: object) -> Witness:
+        """Return what a node says in ``/v1/replicad/status``; whatever else answers there is no witness."""
+        try:
+            if (status["node"], status["cluster"]) != (node, cluster):  # type: ignore[index]
+                return Witness(node, where, silence=f"node {status['node']} of {status['cluster']} answers there")  # type: ignore[index]
+            groups = {name: _seen(group) for name, group in status["groups"].items()}  # type: ignore[index]
+            return Witness(node, where, str(status["disk"]), "", groups)  # type: ignore[index]
+        except (KeyError, TypeError, AttributeError):
+            return Witness(node, where, silence="something else than replicad answers there")
+
+    @staticmethod
+    def of_survivor(survivor: Survivor) -> Witness:
+        """Return what a data directory holds."""
+        groups = {
+            name: Seen(
+                "voter" if holding.voter else "-",
+                holding.committed,
+                holding.highest,
+                holding.configuration.version,
+                _disks(holding.configuration),
+                holding.rank,
+            )
+            for name, holding in survivor.groups.items()
+            if holding.configuration is not None
+        }
+        identity = survivor.identity
+        return Witness(identity.node, str(survivor.path), identity.disk, "", groups, offline=True)
+
+
+def _seen(status: Mapping[str, Any]) -> Seen:
+    members = {str(member["node"]): str(member["disk"]) for member in status["members"]}
+    committed = int(status["committed_slot"])
+    highest = max(committed, int(status.get("highest_slot", 0)))
+    version = int(status["configuration"])
+    return Seen(str(status["role"]), committed, highest, version, members, (committed, highest))
+
+
+def _disks(configuration: Configuration) -> dict[str, str]:
+    return {member.node: member.disk for member in configuration.members}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One node in the plan."""
+
+    node: str
+    answers: str
+    disk: str
+    role: str
+    committed: int | None
+    highest: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done with one group, in words; ``rows``: who has what; ``losses``: what may be lost."""
+
+    group: str
+    verdict: Verdict
+    reason: str
+    rows: tuple[Row, ...]
+    holding: Holding
+    losses: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    """Voters that gave no answer: nothing tells here that their disks are gone."""
+
+
+def make_plan(survivor: Survivor, name: str, witnesses: Sequence[Witness]) -> Plan:
+    """Judge whether the group ``name``, which the survivor holds, is to be recovered there."""
+    holding = survivor.groups[name]
+    configuration = holding.configuration
+    if configuration is None:
+        return Plan(
+            name, Verdict.UNFIT, "the group never formed here: this disk knows none of its members", (), holding
+        )
+    disks = _newest(configuration, name, witnesses)
+    rows = _rows(survivor, holding, disks, witnesses)
+    verdict, reason = _judge(survivor, holding, disks, witnesses)
+    if verdict is not Verdict.RECOVER:
+        return Plan(name, verdict, reason, rows, holding)
+    silent = tuple(node for node in disks if node != survivor.identity.node and not _told(node, witnesses))
+    return Plan(name, verdict, reason, rows, holding, _losses(holding, disks, witnesses), silent)
+
+
+def _newest(configuration: Configuration, name: str, witnesses: Sequence[Witness]) -> Mapping[str, str]:
+    """Return the voters and their disks as the newest configuration has them that anybody tells of."""
+    version, disks = configuration.version, _disks(configuration)
+    for witness in witnesses:
+        seen = witness.groups.get(name)
+        if seen is not None and seen.version > version and seen.members:
+            version, disks = seen.version, dict(seen.members)
+    return disks
+
+
+def _told(node: str, witnesses: Sequence[Witness]) -> bool:
+    return any(witness.node == node and witness.disk for witness in witnesses)
+
+
+def _judge(
+    survivor: Survivor, holding: Holding, disks: Mapping[str, str], witnesses: Sequence[Witness]
+) -> tuple[Verdict, str]:
+    name, own = holding.name, survivor.identity
+    if disks.get(own.node) != own.disk:
+        known = ", ".join(disks)
+        return (
+            Verdict.UNFIT,
+            f"this disk ({own.disk}) has no vote in {name}: its newest configuration has the voters {known}"
+            + (f" and another disk for {own.node}" if own.node in disks else "")
+            + ". Run this on one of them that still has its disk",
+        )
+    alive = [witness for witness in witnesses if disks.get(witness.node) == witness.disk and witness.disk]
+    names = list(dict.fromkeys([own.node, *(witness.node for witness in alive)]))
+    if 2 * len(names) > len(disks):
+        others = " and ".join(names[1:])
+        with_others = f"with {others}, " if others else ""
+        offline = [f"{witness.where} (node {witness.node})" for witness in alive if witness.offline]
+        put_back = f"Put {' and '.join(offline)} back to where its node looks for it. " if offline else ""
+        return (
+            Verdict.START,
+            f"{with_others}{len(names)} of {len(disks)} voters have their disks, which is a majority: nothing is lost. "
+            f"{put_back}Start {' and '.join(names)}",
+        )
+    if not holding.voter:
+        return (
+            Verdict.UNFIT,
+            f"this disk was admitted to {name} as a voter, and does not hold what came before (committed up to slot "
+            f"{holding.committed}). Run this on another survivor",
+        )
+    for witness in alive:
+        seen = witness.groups.get(name)
+        if seen is not None and seen.rank > (holding.rank if witness.offline else (holding.committed, holding.highest)):
+            return (
+                Verdict.ELSEWHERE,
+                f"{witness.node} ({witness.where}) holds more of {name}: committed up to slot {seen.committed}, accepted "
+                f"up to {seen.highest}; here it is {holding.committed} and {holding.highest}. Run this there",
+            )
+    if holding.fault:
+        return Verdict.UNFIT, f"what is here of {name} is not whole: {holding.fault}. Run this on another survivor"
+    lost = [node for node in disks if node not in names]
+    return (
+        Verdict.RECOVER,
+        f"{' and '.join(lost)} are gone with their disks: {len(lost)} of {len(disks)} voters, and no majority is left",
+    )
+
+
+def _rows(
+    survivor: Survivor, holding: Holding, disks: Mapping[str, str], witnesses: Sequence[Witness]
+) -> tuple[Row, ...]:
+    own = survivor.identity
+    rows = [Row(own.node, "here", _disk(own.node, own.disk, disks), "survivor", holding.committed, holding.highest)]
+    for witness in witnesses:
+        seen = witness.groups.get(holding.name)
+        rows.append(
+            Row(
+                witness.node,
+                witness.silence or witness.where,
+                _disk(witness.node, witness.disk, disks),
+                seen.role if seen is not None else "-",
+                seen.committed if seen is not None else None,
+                seen.highest if seen is not None else None,
+            )
+        )
+    found = {row.node for row in rows}
+    rows += [Row(node, "no address is known", "?", "-", None, None) for node in disks if node not in found]
+    return tuple(rows)
+
+
+def _disk(node: str, disk: str, disks: Mapping[str, str]) -> str:
+    if node not in disks:
+        return "no voter"
+    if not disk:
+        return "?"
+    return "as configured" if disks[node] == disk else "LOST, another one"
+
+
+def _losses(holding: Holding, disks: Mapping[str, str], witnesses: Sequence[Witness]) -> tuple[str, ...]:
+    """Say what may be gone when the group goes on from here."""
+    said = [
+        f"The log ends here at slot {holding.highest}, index {holding.index}. What the lost disks had acknowledged after "
+        f"that, or without this disk, is lost; how much it was, nobody can tell any more."
+    ]
+    opened = holding.highest - holding.committed
+    if opened:
+        said.append(
+            f"{opened} slots up to it (from {holding.committed + 1} on) are accepted and not known to be committed: they "
+            f"are kept, so writes may appear whose outcome was unknown to whoever made them."
+        )
+    said.append(
+        f"A bookmark or an X-Consul-Index above {holding.index} belongs to what is lost: whoever waits for it waits until "
+        f"new writes have passed that number. Let clients forget such numbers."
+    )
+    for witness in witnesses:
+        seen = witness.groups.get(holding.name)
+        if seen is None or max(seen.committed, seen.highest) <= holding.highest:
+            continue
+        kind = "a voter" if disks.get(witness.node) == witness.disk else "no voter"
+        said.append(
+            f"{witness.node}, {kind}, holds slots up to {max(seen.committed, seen.highest)}, which are given up: save what "
+            f"it shows first (replicad kv list --stale --json --addr {witness.where})."
+        )
+    return tuple(said)
+
+
+# --- the deed ---------------------------------------------------------------------------------------------------------
+
+
+def recovered(survivor: Survivor, plans: Sequence[Plan]) -> dict[str, Configuration]:
+    """Return group id -> the configuration that each plan ends in.
+
+    It counts from the slot that the message log bears witness to: the store, which may know of more committed slots, is
+    not there any more if the machine restarts, and a voter must hold the log up to its admission (M4).
+    """
+    identity = survivor.identity
+    found = {}
+    for plan in plans:
+        configuration = plan.holding.configuration
+        if plan.verdict is not Verdict.RECOVER or configuration is None:
+            raise ValueError(f"group {plan.group} is not to be recovered: {plan.reason}")
+        found[plan.holding.id] = configuration.recovered(identity.node, identity.disk, plan.holding.logged)
+    return found
+
+
+def write_configurations(settings: Settings, identity: Identity, configurations: Mapping[str, Configuration]) -> None:
+    """Append the configurations to the node's message log, durably; whoever calls holds the directory's lock.
+
+    Raises DirectoryError if the log cannot be opened or written; then the old configurations hold.
+    """
+    records: list[tuple[str, Record]] = [
+        (group, FormationRecord(configuration.encode())) for group, configuration in configurations.items()
+    ]
+    try:
+        asyncio.run(_append(settings.data, settings, identity, records))
+    except (DamageError, OSError) as error:
+        raise DirectoryError(f"the message log in {settings.data} could not be written: {error}") from error
+
+
+async def _append(
+    directory: Path, settings: Settings, identity: Identity, records: Sequence[tuple[str, Record]]
+) -> None:
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def durable(_: int) -> None:
+        if not done.done():
+            done.set_result(None)
+
+    def failed(reason: str) -> None:
+        if not done.done():
+            done.set_exception(OSError(reason))
+
+    def full(is_full: bool) -> None:
+        if is_full:
+            failed("the disk is full")
+
+    log = MessageLog(
+        directory,
+        identity.log,
+        rebooted=identity.machine_boot != machine_boot_id(),
+        started_before=True,
+        segment_bytes=settings.process.segment_bytes,
+        reserve_bytes=settings.process.reserve_bytes,
+    )
+    log.start(loop, Callbacks(durable, failed, full))
+    try:
+        log.append(records, 1, reserved=True)
+        await done
+    finally:
+        await asyncio.to_thread(log.close)
+
+
+def others_lost(plans: Sequence[Plan], chosen: Sequence[Plan]) -> list[str]:
+    """Return the groups that wait for a ``recover`` of their own, ``_meta`` first."""
+    taken = {plan.group for plan in chosen}
+    names = [plan.group for plan in plans if plan.verdict is Verdict.RECOVER and plan.group not in taken]
+    return sorted(names, key=lambda name: (name != META, name))

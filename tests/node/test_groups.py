@@ -1,0 +1,121 @@
+"""Groups of a real cluster: created, used at every node, dropped, and kept over restarts."""
+
+import json
+
+import pytest
+
+from tests.node.cluster import running, until
+
+pytestmark = pytest.mark.xdist_group("processes")
+
+
+async def ask(node, method, target, body=None, status=200):
+    """Send a request to a node and return the JSON of its answer."""
+    data = b"" if body is None else json.dumps(body).encode()
+    answer = await node.client.request(method, target, data, seconds=70)
+    assert answer.status == status, (answer.status, answer.text)
+    return answer.json() if status == 200 else answer.text
+
+
+async def put(node, key, value, group):
+    """Write a key of a group; True when it was acknowledged."""
+    answer = await node.client.request("PUT", f"/v1/kv/{key}?ns={group}", value)
+    return answer.status == 200
+
+
+async def read(node, key, group):
+    """Return the value of a key of a group, None if it is not there (the group, or the key)."""
+    answer = await node.client.get(f"/v1/kv/{key}?ns={group}&raw")
+    return answer.body if answer.status == 200 else None
+
+
+async def known(node):
+    """Return the groups that a node knows, by name."""
+    return {group["name"]: group for group in await ask(node, "GET", "/v1/replicad/groups")}
+
+
+async def test_groups_are_created_used_and_dropped_at_any_node(tmp_path):
+    """A group of two of three nodes is served by all three; a dropped one is gone, and its name is free."""
+    async with running(tmp_path) as cluster:
+        n1, n2, n3 = cluster.nodes.values()
+        made = await ask(n3, "PUT", "/v1/replicad/groups/orders", {"members": ["n1", "n2"]})
+        assert made["members"] == ["n1", "n2"]
+        assert await ask(n1, "PUT", "/v1/replicad/groups/orders", {"members": ["n1", "n2"]})
+        text = await ask(n2, "PUT", "/v1/replicad/groups/orders", {"members": ["n3"]}, status=409)
+        assert "another one" in text
+        await until("orders takes writes at n3", lambda: put(n3, "a", b"1", "orders"))
+        for node in (n1, n2, n3):
+            assert await read(node, "a", "orders") == b"1"
+            assert await read(node, "a", "default") is None
+        assert await ask(n2, "DELETE", "/v1/replicad/groups/orders") == {"name": "orders", "dropped": True}
+
+        async def gone():
+            return all([await read(node, "a", "orders") is None for node in (n1, n2, n3)])
+
+        await until("orders is gone", gone)
+        again = await ask(n1, "PUT", "/v1/replicad/groups/orders", {"members": ["n3", "n1"]})
+        assert again["id"] != made["id"]
+        await until("the new orders takes writes", lambda: put(n2, "b", b"2", "orders"))
+        assert await read(n1, "a", "orders") is None
+
+
+async def test_groups_survive_restarts_and_drops_too(tmp_path):
+    """After all nodes were killed every group is as it was; a group dropped while a node was down is deleted there."""
+    async with running(tmp_path) as cluster:
+        n1, n2, n3 = cluster.nodes.values()
+        for name in ("one", "two"):
+            await ask(n1, "PUT", f"/v1/replicad/groups/{name}", {"limits": {"checkpoint_slots": 1000}})
+            await until(f"{name} takes writes", lambda name=name: put(n2, "k", name.encode(), name))
+        assert await put(n1, "k", b"default", "default")
+        before = await known(n1)
+        cluster.kill()
+        cluster.start()
+        await cluster.ready()
+        for name in ("one", "two"):
+            await until(f"{name} is read", lambda name=name: read(n3, "k", name))
+            assert await read(n3, "k", name) == name.encode()
+        after = await known(n1)
+        assert {name: after[name]["id"] for name in after} == {name: before[name]["id"] for name in before}
+        n3.kill()
+        await until("one is dropped", lambda: dropped(n1, "one"))
+        n3.start()
+        await cluster.ready()
+
+        async def deleted():
+            status = (await n3.client.get("/v1/replicad/status")).json()
+            return sorted(status["groups"]) == ["_meta", "default", "two"]
+
+        await until("n3 has deleted one", deleted)
+        assert await read(n3, "k", "two") == b"two"
+        n3.kill()
+        n3.start()  # its log has records of a group that is no more
+        await cluster.ready()
+        await cluster.converged()
+
+
+async def dropped(node, name):
+    """Drop a group, as often as it takes."""
+    return (await node.client.request("DELETE", f"/v1/replicad/groups/{name}?force")).status == 200
+
+
+async def test_a_dropped_group_of_the_settings_stays_dropped(tmp_path):
+    """The mark that a drop leaves is stronger than the settings file."""
+    async with running(tmp_path, settings={"groups.side": {"value_bytes_max": 1000}}) as cluster:
+        n1, n2, _ = cluster.nodes.values()
+        await until("side takes writes", lambda: put(n1, "k", b"v", "side"))
+        assert (await ask(n1, "GET", "/v1/replicad/groups/side"))["limits"] == {"value_bytes_max": 1000}
+        answer = await n1.client.request("PUT", "/v1/kv/big?ns=side", b"x" * 1001)
+        assert answer.status == 413
+        await until("side is dropped", lambda: dropped(n2, "side"))
+        text = await ask(n1, "DELETE", "/v1/replicad/groups/default", status=409)
+        assert "?force" in text
+        await ask(n1, "DELETE", "/v1/replicad/groups/_meta", status=409)
+        cluster.kill()
+        cluster.start()
+        await cluster.ready()
+
+        async def only_default():
+            return list(await known(n1)) == ["default"]
+
+        await until("side stays dropped", only_default)
+        assert await read(n1, "k", "side") is None
