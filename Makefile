@@ -44,9 +44,14 @@ docs: $(DEV) ## write the tables of the docs again from the code
 	$(BIN)/python -m tests.pages
 
 # Measured before a release, on a quiet machine; each has --help. They take about half an hour together.
-drills: $(DEV) ## measure failover, read-back, wiped disks, a million keys, speed
+drills: $(DEV) ## measure failover, read-back, protocols, members, groups, wiped disks, a million keys, speed
 	$(BIN)/python -m drills.read_back
 	$(BIN)/python -m drills.failover
+	$(BIN)/python -m drills.failover --protocol active
+	$(BIN)/python -m drills.protocols --write
+	$(BIN)/python -m drills.grow
+	$(BIN)/python -m drills.grow --protocol active
+	$(BIN)/python -m drills.groups
 	$(BIN)/python -m drills.wipe
 	$(BIN)/python -m drills.million
 	$(BIN)/python -m drills.speed

@@ -63,7 +63,7 @@ SETTING_TABLES = (
         "REPLICAD_",
         "One table for each node. `REPLICAD_NODES_NAME_…` sets those of any node.",
     ),
-    ("groups.NAME", GroupSettings, "REPLICAD_GROUPS_NAME_", "Only `default` exists in this version."),
+    ("groups.NAME", GroupSettings, "REPLICAD_GROUPS_NAME_", "The groups that a cluster begins with."),
     ("node", ProcessSettings, "REPLICAD_", "This process alone; nodes may differ."),
 )
 

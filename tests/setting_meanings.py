@@ -7,6 +7,8 @@ MEANINGS = {
     "cluster.name": "Name of the cluster. Nodes of different clusters refuse each other; data directories hold it.",
     "cluster.shared_secret_file": "File whose content, 16 bytes or more, all nodes must know; relative to the settings "
     "file. Empty: none.",
+    "cluster.meta": "The nodes that vote on what groups and nodes there are, in order; absent: all nodes, at most the "
+    "first five. The others follow.",
     "cluster.limits.lease_ms": "How long a member stays with a coordinator that it heard of; a failover takes about as "
     "long. At least 4 heartbeats.",
     "cluster.limits.heartbeat_ms": "Interval between heartbeats.",
@@ -20,6 +22,8 @@ MEANINGS = {
     "cluster.limits.batch_bytes_max": "Most bytes in one slot; at least one value.",
     "cluster.limits.open_slots_max": "Slots that may be assigned and not yet committed.",
     "cluster.limits.open_bytes_max": "Their bytes. Beyond them writes are answered 429.",
+    "cluster.limits.tickets_max": "Tickets of one contact that are under way (active replication).",
+    "cluster.limits.repair_after_ms": "A ticket whose batch has not come for so long is a hole: its slot is repaired.",
     "cluster.limits.request_window_slots": "For how many slots a request, or an `Idempotency-Key`, is remembered.",
     "cluster.limits.checkpoint_slots": "A checkpoint is due after so many slots,",
     "cluster.limits.checkpoint_bytes": "or after so many bytes of values.",
@@ -36,6 +40,11 @@ MEANINGS = {
     "nodes.NAME.data": "Its data directory, relative to the settings file; empty: `data/NAME` beside that file.",
     "groups.NAME.members": "The initial members, in order; absent: all nodes in the order of the file. Read at the "
     "first formation only: from then on the group's own log holds its members.",
+    "groups.NAME.protocol": "`remote-write` or `active`: what the group begins with.",
+    "groups.NAME.ack": "When a write that does not say so itself is acknowledged: `all`, `majority` or `one`.",
+    "groups.NAME.checkpoint_slots": "A checkpoint of this group is due after so many slots; absent: as the cluster,",
+    "groups.NAME.checkpoint_bytes": "or after so many bytes of values.",
+    "groups.NAME.value_bytes_max": "Largest value in this group; at most the cluster's.",
     "node.log_level": "`debug`, `info`, `warning` or `error`.",
     "node.log_format": "`console` for people, `json` for machines.",
     "node.log_file": "Also write events to `replicad.log` in the data directory.",

@@ -21,6 +21,7 @@ COMMANDS = {
     "checkpoint": ("checkpoint", "Take a checkpoint now."),
     "config": ("config", "Check a settings file."),
     "doctor": ("doctor", "Look for what is wrong with a node's surroundings."),
+    "recover": ("recover", "Go on from a survivor when a majority of disks is lost for good."),
     "inspect": ("inspect", "Show a node's files: message log, store, checkpoints."),
     "bench": ("bench", "Measure a running cluster: rates, latencies, bytes."),
     "simulate": ("simulate", "Try whole clusters under random faults, in virtual time."),

@@ -134,6 +134,7 @@ class SimulatedNode:
             random=Random(f"{boot}"),
             now=self.clock.read(self.simulator.queue.now),
             protocol=swarm.protocol,
+            neighbours=self.simulator.names,
         )
         self._rebooted = False
         self.files.forget_pins()

@@ -15,9 +15,13 @@ HEARD_LATELY_US = 10_000_000
 def missing(group: GroupRuntime) -> list[str]:
     """Return, in words, what keeps this group from serving here; empty when it is ready."""
     replica = group.replica
+    if replica.role == "removed":
+        return [f"group {group.name}: this node is no member any more, and is about to delete what it holds of it"]
     if replica.role == "unformed":
         reasons = replica.membership.obstacles()
         why = "; ".join(reasons) or "the first initial member is about to form it"
+        if group.node.name not in replica.state.initial_members:
+            return [f"group {group.name}: {why}"]
         if any("holds data" in reason for reason in reasons):
             return [f"group {group.name} exists, and this node's disk is not in it yet: {why}. {_advice(group)}"]
         return [f"group {group.name} is not formed; all initial members must be present and empty: {why}"]
@@ -34,6 +38,8 @@ def missing(group: GroupRuntime) -> list[str]:
 
 def _advice(group: GroupRuntime) -> str:
     replica = group.replica
+    if replica.membership.stranger:
+        return f"The group goes on without this node: replicad member add {group.node.name} --group {group.name}"
     configuration = replica.state.configuration
     # Who has committed more may have been re-admitted in a configuration that is not known here yet.
     disks = {
@@ -48,8 +54,8 @@ def _advice(group: GroupRuntime) -> str:
         return "It goes on by itself once a majority of the members that hold its data is up."
     return (
         f"{' and '.join(foreign)} lost their disks: a majority of the group's disks is gone, and it will not invent"
-        " a past. Put the lost data directories back; if they are gone for good, read what is here with ?stale"
-        " and load it into a new cluster."
+        " a past. Put the lost data directories back; if they are gone for good, save what is here with ?stale,"
+        " stop the node that holds most, and run replicad recover there: it shows what may be lost, and asks."
     )
 
 
@@ -58,7 +64,7 @@ def status(group: GroupRuntime) -> dict[str, object]:
     replica = group.replica
     state = replica.state
     return {
-        "protocol": "remote-write",
+        "protocol": state.configuration.protocol if state.configuration else group.definition.protocol,
         "role": replica.role,
         "coordinator": replica.coordinator,
         "epoch": replica.epoch,
@@ -92,4 +98,9 @@ def _members(group: GroupRuntime) -> list[dict[str, object]]:
         else:
             state, matched = ("coordinator" if member.node == replica.coordinator else "unknown"), 0
         members.append({"node": member.node, "state": state, "matched_slot": matched, "disk": member.disk})
+    for name in configuration.mirrors if configuration else ():
+        known = replica.membership.introductions.get(name)
+        matched = replica.committed if name == replica.state.node else known.committed if known and office else 0
+        disk = replica.state.disk if name == replica.state.node else known.disk if known else ""
+        members.append({"node": name, "state": "mirror", "matched_slot": matched, "disk": disk})
     return members

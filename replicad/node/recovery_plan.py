@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from replicad.core.group.configuration import Configuration
 from replicad.core.journal.records import FormationRecord
 from replicad.core.model.errors import DamageError
-from replicad.node.definitions import META
 from replicad.node.identity import DirectoryError, machine_boot_id
 from replicad.node.wal import Callbacks, MessageLog
 
@@ -169,45 +168,44 @@ def _judge(
 ) -> tuple[Verdict, str]:
     name, own = holding.name, survivor.identity
     if disks.get(own.node) != own.disk:
-        known = ", ".join(disks)
-        return (
-            Verdict.UNFIT,
-            f"this disk ({own.disk}) has no vote in {name}: its newest configuration has the voters {known}"
-            + (f" and another disk for {own.node}" if own.node in disks else "")
-            + ". Run this on one of them that still has its disk",
+        another = f", and another disk for {own.node}" if own.node in disks else ""
+        why = (
+            f"this disk ({own.disk}) has no vote in {name}: the newest configuration has the voters {', '.join(disks)}"
         )
-    alive = [witness for witness in witnesses if disks.get(witness.node) == witness.disk and witness.disk]
+        return Verdict.UNFIT, f"{why}{another}. Run this on one of them that still has its disk"
+    alive = [witness for witness in witnesses if witness.disk and disks.get(witness.node) == witness.disk]
     names = list(dict.fromkeys([own.node, *(witness.node for witness in alive)]))
     if 2 * len(names) > len(disks):
-        others = " and ".join(names[1:])
-        with_others = f"with {others}, " if others else ""
-        offline = [f"{witness.where} (node {witness.node})" for witness in alive if witness.offline]
-        put_back = f"Put {' and '.join(offline)} back to where its node looks for it. " if offline else ""
-        return (
-            Verdict.START,
-            f"{with_others}{len(names)} of {len(disks)} voters have their disks, which is a majority: nothing is lost. "
-            f"{put_back}Start {' and '.join(names)}",
-        )
+        return Verdict.START, _start(names, len(disks), [witness for witness in alive if witness.offline])
     if not holding.voter:
-        return (
-            Verdict.UNFIT,
-            f"this disk was admitted to {name} as a voter, and does not hold what came before (committed up to slot "
-            f"{holding.committed}). Run this on another survivor",
+        why = (
+            f"this disk was admitted to {name}, and does not hold what came before: it ends at slot {holding.committed}"
         )
+        return Verdict.UNFIT, f"{why}. Run this on another survivor"
     for witness in alive:
         seen = witness.groups.get(name)
         if seen is not None and seen.rank > (holding.rank if witness.offline else (holding.committed, holding.highest)):
+            there = f"committed up to slot {seen.committed}, accepted up to {seen.highest}"
+            here = f"here it is {holding.committed} and {holding.highest}"
             return (
                 Verdict.ELSEWHERE,
-                f"{witness.node} ({witness.where}) holds more of {name}: committed up to slot {seen.committed}, accepted "
-                f"up to {seen.highest}; here it is {holding.committed} and {holding.highest}. Run this there",
+                f"{witness.node} ({witness.where}) holds more of {name}: {there}; {here}. Run this there",
             )
     if holding.fault:
         return Verdict.UNFIT, f"what is here of {name} is not whole: {holding.fault}. Run this on another survivor"
     lost = [node for node in disks if node not in names]
     return (
         Verdict.RECOVER,
-        f"{' and '.join(lost)} are gone with their disks: {len(lost)} of {len(disks)} voters, and no majority is left",
+        f"{len(lost)} of {len(disks)} voters are gone with their disks ({', '.join(lost)}): no majority is left",
+    )
+
+
+def _start(names: Sequence[str], count: int, offline: Sequence[Witness]) -> str:
+    there = " and ".join(f"{witness.where} (node {witness.node})" for witness in offline)
+    put_back = f" Put {there} where its node looks for it." if offline else ""
+    return (
+        f"{' and '.join(names)}, {len(names)} of {count} voters, have their disks: that is a majority, and nothing is "
+        f"lost.{put_back} Start {' and '.join(names)} together"
     )
 
 
@@ -243,29 +241,30 @@ def _disk(node: str, disk: str, disks: Mapping[str, str]) -> str:
 
 def _losses(holding: Holding, disks: Mapping[str, str], witnesses: Sequence[Witness]) -> tuple[str, ...]:
     """Say what may be gone when the group goes on from here."""
+    end = f"The log ends here at slot {holding.highest}, index {holding.index}."
     said = [
-        f"The log ends here at slot {holding.highest}, index {holding.index}. What the lost disks had acknowledged after "
-        f"that, or without this disk, is lost; how much it was, nobody can tell any more."
+        f"{end} What was acknowledged after that, or without this disk, is lost: how much, nobody can tell any more."
     ]
     opened = holding.highest - holding.committed
     if opened:
+        which = f"Slots {holding.committed + 1} to {holding.highest}" if opened > 1 else f"Slot {holding.highest}"
         said.append(
-            f"{opened} slots up to it (from {holding.committed + 1} on) are accepted and not known to be committed: they "
-            f"are kept, so writes may appear whose outcome was unknown to whoever made them."
+            f"{which} may or may not have been committed. What is here of them is kept: writes may show up whose "
+            f"outcome was unknown."
         )
     said.append(
-        f"A bookmark or an X-Consul-Index above {holding.index} belongs to what is lost: whoever waits for it waits until "
-        f"new writes have passed that number. Let clients forget such numbers."
+        f"A bookmark or an X-Consul-Index above {holding.index} belongs to what is lost: who waits for it waits until "
+        f"new writes have passed it, and may then miss changes. Restart clients that keep such numbers."
     )
     for witness in witnesses:
         seen = witness.groups.get(holding.name)
-        if seen is None or max(seen.committed, seen.highest) <= holding.highest:
-            continue
-        kind = "a voter" if disks.get(witness.node) == witness.disk else "no voter"
-        said.append(
-            f"{witness.node}, {kind}, holds slots up to {max(seen.committed, seen.highest)}, which are given up: save what "
-            f"it shows first (replicad kv list --stale --json --addr {witness.where})."
-        )
+        end_there = max(seen.committed, seen.highest) if seen is not None else 0
+        if end_there > holding.highest:
+            kind = "a voter" if disks.get(witness.node) == witness.disk else "no voter"
+            said.append(
+                f"{witness.node}, {kind}, holds slots up to {end_there}, which are given up: save first what it shows "
+                f"(replicad kv list --stale --json)."
+            )
     return tuple(said)
 
 
@@ -291,7 +290,7 @@ def recovered(survivor: Survivor, plans: Sequence[Plan]) -> dict[str, Configurat
 def write_configurations(settings: Settings, identity: Identity, configurations: Mapping[str, Configuration]) -> None:
     """Append the configurations to the node's message log, durably; whoever calls holds the directory's lock.
 
-    Raises DirectoryError if the log cannot be opened or written; then the old configurations hold.
+    Raises DirectoryError if the log cannot be opened or written; then some of them may hold, and some not.
     """
     records: list[tuple[str, Record]] = [
         (group, FormationRecord(configuration.encode())) for group, configuration in configurations.items()
@@ -334,10 +333,3 @@ async def _append(
         await done
     finally:
         await asyncio.to_thread(log.close)
-
-
-def others_lost(plans: Sequence[Plan], chosen: Sequence[Plan]) -> list[str]:
-    """Return the groups that wait for a ``recover`` of their own, ``_meta`` first."""
-    taken = {plan.group for plan in chosen}
-    names = [plan.group for plan in plans if plan.verdict is Verdict.RECOVER and plan.group not in taken]
-    return sorted(names, key=lambda name: (name != META, name))

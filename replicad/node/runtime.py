@@ -20,7 +20,7 @@ from replicad.core.model.errors import DamageError, InvariantError, RequestError
 from replicad.node.administration import Administration
 from replicad.node.checkpoint import Checkpointer, CheckpointFiles
 from replicad.node.clock import now_us
-from replicad.node.definitions import DEFAULT, META, RESERVED
+from replicad.node.definitions import DEFAULT, META
 from replicad.node.directory import Directory
 from replicad.node.group_runtime import GroupRuntime
 from replicad.node.identity import LOST, OK, DataDirectory
@@ -154,6 +154,7 @@ class NodeRuntime:
             random=Random(secrets.randbits(64)),
             now=now_us(),
             protocol=definition.protocol,
+            neighbours=tuple(self.settings.peers),
         )
         executor = Executor(opened.machine, limits.digest_slots)
         log = self.log.bind(group=name)
@@ -349,11 +350,7 @@ class NodeRuntime:
     # --- for clients ------------------------------------------------------------------------------------------------
 
     def group(self, name: str) -> GroupRuntime:
-        """Return a group that holds clients' keys; raises RequestError("not_found")."""
-        if name.startswith(RESERVED):
-            raise RequestError(
-                "not_found", f"group {name!r} is the cluster's own; /v1/replicad/groups shows what it holds"
-            )
+        """Return a group; raises RequestError("not_found")."""
         group = self.groups.get(name)
         if group is None:
             raise RequestError(

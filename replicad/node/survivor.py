@@ -51,8 +51,8 @@ class Holding:
 
     ``configuration`` is the newest one known to be committed (None: the group never formed here), ``voter`` whether
     the disk has a vote in it. Slots up to ``committed`` are committed, those up to ``highest`` accepted, the last one
-    at ``ballot`` ((0, 0): none is). ``index`` is that of the last operation up to there. ``logged`` is how far the message
-    log alone bears witness. ``fault``: why a group cannot go on from this ("": it can).
+    at ``ballot`` ((0, 0): none is). ``index`` is that of the last operation up to there. ``logged``: how far the
+    message log alone bears witness. ``fault``: why a group cannot go on from this ("": it can).
     """
 
     id: str

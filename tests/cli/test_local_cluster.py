@@ -155,3 +155,15 @@ def test_how_a_process_ended(code, words):
 def test_levels_of_lines(line, level):
     """The event log is understood in both of its formats; other lines have no level."""
     assert event_level(line) == level
+
+
+def test_the_protocol_of_a_new_cluster(tmp_path):
+    """--protocol is written into the file; a later start may repeat it, but not contradict it."""
+    first = free_ports(2)
+    cluster = plan(tmp_path, 1, first, first + 1, "active")
+    cluster.write()
+    assert 'protocol = "active"' in cluster.file.read_text()
+    for protocol in (None, "active"):
+        assert plan(tmp_path, None, None, None, protocol).protocol == "active"
+    with pytest.raises(Failure, match='switch the running cluster with "replicad group protocol'):
+        plan(tmp_path, None, None, None, "remote-write")

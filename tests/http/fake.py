@@ -137,7 +137,7 @@ class FakeAdministration:
 
     async def create(self, wish, seconds):
         self.asked.append(("create", wish, seconds))
-        return {"name": wish.name}
+        return {"name": wish.name, "members": list(wish.members), "coordinator": "n1"}
 
     async def change_members(self, group, action, name, other, seconds, *, mirror):
         self.asked.append((action, group.name, name, other, seconds, mirror))

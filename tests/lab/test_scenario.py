@@ -1,5 +1,8 @@
+from contextlib import suppress
+
 import pytest
 
+from replicad.core.group.repair import Repairs
 from replicad.lab.scenario import ScenarioError, play
 
 FORMED = "A title.\n> form\n"

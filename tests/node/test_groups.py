@@ -98,6 +98,28 @@ async def dropped(node, name):
     return (await node.client.request("DELETE", f"/v1/replicad/groups/{name}?force")).status == 200
 
 
+async def test_coordinators_go_where_they_should_be(tmp_path):
+    """A preferred node gets the office by itself; idle groups share flushes, and a closed one leaves no metrics."""
+    async with running(tmp_path) as cluster:
+        n1, n2, n3 = cluster.nodes.values()
+        for name in ("one", "two"):
+            await ask(n1, "PUT", f"/v1/replicad/groups/{name}", {"preferred": "n3"})
+
+        async def moved():
+            groups = await known(n3)
+            return all(groups[name]["coordinator"] == "n3" for name in ("one", "two"))
+
+        await until("both offices are at n3", moved)
+        assert 'group="one"' in (await n2.client.get("/metrics")).text
+        await ask(n2, "DELETE", "/v1/replicad/groups/one")
+
+        async def forgotten():
+            return 'group="one"' not in (await n2.client.get("/metrics")).text
+
+        await until("the metrics of one are gone", forgotten)
+        assert "replicad_peer_sent_bytes_total" in (await n2.client.get("/metrics")).text
+
+
 async def test_a_dropped_group_of_the_settings_stays_dropped(tmp_path):
     """The mark that a drop leaves is stronger than the settings file."""
     async with running(tmp_path, settings={"groups.side": {"value_bytes_max": 1000}}) as cluster:
@@ -119,3 +141,24 @@ async def test_a_dropped_group_of_the_settings_stays_dropped(tmp_path):
 
         await until("side stays dropped", only_default)
         assert await read(n1, "k", "side") is None
+
+
+async def test_an_idle_group_does_not_pin_the_log(tmp_path):
+    """The group that keeps the oldest segments takes a checkpoint, although nobody writes to it."""
+    settings = {"node": {"segment_bytes": 4_200_000}, "cluster.limits": {"checkpoint_slots": 20, "retained_slots": 10}}
+    async with running(tmp_path, settings=settings) as cluster:
+        n1, n2, _ = cluster.nodes.values()
+        await ask(n1, "PUT", "/v1/replicad/groups/quiet", {})
+        await until("quiet takes writes", lambda: put(n2, "k", b"v", "quiet"))
+        assert 1 in n1.segments()
+        for number in range(80):
+            assert await put(n1, f"k{number % 4}", bytes(300_000), "default")
+
+        async def shorter():
+            return 1 not in n1.segments() and len(n1.segments()) <= 6
+
+        await until("the oldest segments are gone", shorter)
+        cluster.kill()
+        cluster.start()
+        await cluster.ready()
+        await until("quiet is read", lambda: read(n1, "k", "quiet"))

@@ -1,7 +1,7 @@
 """Fetching what this replica lacks: committed slots from a peer, or a whole checkpoint when those are gone.
 
-Rules C2 (only committed slots are served), K1 (transfers), K3 (rebuild). Who follows without a vote always has a request
-at its source, which is answered as soon as there is something new.
+Rules C2 (only committed slots are served), K1 (transfers), K3 (rebuild). Who follows without a vote always has a
+request at its source, which is answered as soon as there is something new.
 """
 
 from __future__ import annotations

@@ -53,6 +53,8 @@ def dispatch(replica: Replica, sender: str, disk: str, message: m.Message) -> No
         case _:
             if replica.state.counts(sender, disk):
                 _dispatch_member(replica, sender, disk, message)
+            elif isinstance(message, m.Heartbeat):
+                replica.membership.on_foreign_heartbeat(sender)
 
 
 def _is_mirror(replica: Replica, sender: str) -> bool:

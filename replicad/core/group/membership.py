@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 FRESH_HEARTBEATS = 20
 """An introduction counts for so many heartbeats, and so does a source that was heard."""
 INTRODUCE_HEARTBEATS = 2
+STRANGERS_HEARTBEATS = 10
+"""A group is formed no earlier after the start, where there are nodes that are no initial members of it."""
 REMOVED_PAUSE_US = 1_000_000
 """Who is not in the configuration introduces itself no more often than this."""
 MIRROR_HEARTBEATS = 2
@@ -99,7 +101,7 @@ class Membership:
             state.coordinator = ""
         if state.now - self.introduced_at >= self._pause():
             self.introduced_at = state.now
-            known = dict.fromkeys((*state.initial_members, *state.peers(), *self.acquaintances))
+            known = dict.fromkeys((*state.initial_members, *state.peers(), *self.acquaintances, *self._strangers()))
             for name in known:
                 if name != state.node:
                     state.send(name, self.introduction(name))
@@ -118,15 +120,31 @@ class Membership:
     # --- first formation --------------------------------------------------------------------------------------------
 
     def may_form(self) -> bool:
-        """Return whether this is the first initial member, and *all* of them are present and empty (M5)."""
+        """Return whether this is the first initial member, and *all* of them are present and empty (M5).
+
+        The group may have been formed before, and have other members by now: a node that is no initial member gets
+        some time to say so.
+        """
         state = self.state
         if state.initial_members[0] != state.node or self.own_state() != "empty":
+            return False
+        others = self._strangers()
+        if others and state.now - state.started_at < STRANGERS_HEARTBEATS * state.limits.heartbeat_us:
+            return False
+        if any(self._fresh(name) in {"formed", "lost"} for name in others):
             return False
         return all(
             self._fresh(name) == "empty" and self.introductions[name].echo == state.boot
             for name in state.initial_members
             if name != state.node
         )
+
+    def _strangers(self) -> list[str]:
+        """Return the nodes, known here and no initial members, that may hold an unformed node's group."""
+        state = self.state
+        if state.configuration is not None:
+            return []
+        return [name for name in state.neighbours if name not in state.initial_members and name != state.node]
 
     def _fresh(self, name: str) -> str:
         introduction = self.introductions.get(name)
@@ -153,6 +171,7 @@ class Membership:
                 found.append(f"{name} holds data of this group")
             elif said == "lost":
                 found.append(f"{name} had data and lost it")
+        found += [f"{name} holds data of this group" for name in self._strangers() if self._fresh(name) == "formed"]
         if state.lost:
             found.append("this node's data was damaged: it waits to be re-admitted")
         return found
@@ -220,6 +239,12 @@ class Membership:
                 state.send(sender, Welcome(office.epoch, state.log.committed))
         elif office is not None and welcome and message.committed < own.slot:
             state.send(sender, Welcome(office.epoch, state.log.committed))
+
+    def on_foreign_heartbeat(self, sender: str) -> None:
+        """Somebody without a vote is in office: if the group was recovered without it, it must hear of that."""
+        configuration = self.state.configuration
+        if configuration is not None and configuration.generation and not configuration.names(sender):
+            self.state.send(sender, self.introduction(sender))
 
     def _learn(self, encoded: bytes) -> Configuration | None:
         """Take over a newer configuration in which this disk has no vote; returns the one that was heard.

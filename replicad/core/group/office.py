@@ -380,11 +380,21 @@ class Office:
             self.announced = committed
             self.state.broadcast(Committed(self.epoch, self.start, committed, self.listed()))
 
+    def _trim_listed(self) -> None:
+        """Stop listing what the whole view has applied: the watermark speaks of later slots from now on."""
+        if self.repaired:
+            known = [self.authority.peers[name].applied for name in self.view.joined]
+            low = min([self.state.log.committed, *known])
+            for slot in [slot for slot in self.repaired if slot <= low]:
+                del self.repaired[slot]
+            self.start = max(self.start, low + 1)
+
     # --- heartbeats -------------------------------------------------------------------------------------------------
 
     def heartbeat(self, checkpoint: tuple[int, bytes], verdict: tuple[int, bytes]) -> None:
         """Send a round of heartbeats, with grants to the holders of leases."""
         state = self.state
+        self._trim_listed()
         sequence = self.authority.begin_round()
         for name, peer in self.authority.peers.items():
             request, duration = 0, 0

@@ -52,13 +52,14 @@ class Replica:
         random: Random,
         now: int,
         protocol: str = REMOTE_WRITE,
+        neighbours: tuple[str, ...] = (),
     ) -> None:
         """Resume from what is durable.
 
-        ``members``: the initial members, in order; ``protocol``: what a group formed here begins with. ``applied``,
-        ``digest``, ``configuration``: what the store holds.
-        ``lost``: the directory was damaged, so it may not take part in a first formation. ``rebuild``: the store
-        cannot be rebuilt from what is here; a transfer must replace it.
+        ``members``: the initial members, in order; ``protocol``: what a group formed here begins with.
+        ``neighbours``: the other nodes that this one can reach, members or not. ``applied``, ``digest``,
+        ``configuration``: what the store holds. ``lost``: the directory was damaged, so it may not take part in a first
+        formation. ``rebuild``: the store cannot be rebuilt from what is here; a transfer must replace it.
         """
         self.state = GroupState(
             node=node,
@@ -75,6 +76,7 @@ class Replica:
             random=random,
             now=now,
             protocol=protocol,
+            neighbours=neighbours,
         )
         self.office: Office | None = None
         self.acceptor = Acceptor(self.state, self.become_follower, lambda: self.tenure.ends(self.office))

@@ -61,12 +61,14 @@ class GroupState:
         random: Random,
         now: int,
         protocol: str = REMOTE_WRITE,
+        neighbours: tuple[str, ...] = (),
     ) -> None:
         self.node = node
         self.disk = disk
         self.boot = boot
         self.initial_members = members
         self.initial_protocol = protocol
+        self.neighbours = neighbours
         self.limits = limits
         self.random = random
         self.started_at = now

@@ -11,8 +11,10 @@ from replicad.lab.mutations import (
     election,
     leases,
     membership,
+    scripts_active,
     scripts_leases,
     scripts_log,
+    scripts_members,
     scripts_offices,
     slips,
     tables,
@@ -20,6 +22,6 @@ from replicad.lab.mutations import (
 from replicad.lab.mutations.registry import MUTATIONS, Mutation, mutated, register
 
 RULES = (active, election, commit, leases, membership, tables, slips)
-DRAMAS = (scripts_offices, scripts_leases, scripts_log)
+DRAMAS = (scripts_active, scripts_offices, scripts_leases, scripts_log, scripts_members)
 
 __all__ = ["DRAMAS", "MUTATIONS", "RULES", "Mutation", "mutated", "register"]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from replicad.core.model.limits import Limits
-from replicad.core.model.operations import ACK_ALL, APPLIED, NO_CAS, PUT
+from replicad.core.model.operations import ACK_ALL, APPLIED, NO_CAS, PUT, REMOTE_WRITE
 from replicad.lab.checks import Stuck, Violation
 from replicad.lab.clients import Request
 from replicad.lab.contact import Level, Outcome
@@ -41,9 +41,9 @@ class DramaNode(StageNode):
 class Drama(Stage):
     """Three nodes (or more) that are up; :attr:`order` begins with the coordinator, which is ``n1``."""
 
-    def __init__(self, nodes: int = 3, *, ahead: int = 0, **limits: Any) -> None:
+    def __init__(self, nodes: int = 3, *, ahead: int = 0, protocol: str = REMOTE_WRITE, **limits: Any) -> None:
         """``ahead``: what the clocks show at the start."""
-        super().__init__(nodes, replace(LIMITS, **limits))
+        super().__init__(nodes, replace(LIMITS, **limits), protocol=protocol)
         self.stage_nodes = {name: DramaNode(self, name) for name in self.names}
         self.nodes = dict(self.stage_nodes)
         for node in self.nodes.values():

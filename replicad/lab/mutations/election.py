@@ -150,6 +150,15 @@ def _accept_below_promise(original: Function) -> Function:
     return follow
 
 
+@also("accept-below-promise", "core.group.slots:Slots", "may_accept")
+def _accept_below_promise_too(_original: Function) -> Function:
+    def may_accept(self: Any, slot: int, epoch: int, round_: int) -> bool:
+        held = self.state.log.get(slot)
+        return held is None or held[:2] < (epoch, round_)
+
+    return may_accept
+
+
 @register("promise-keeps-role", "A1", "a coordinator that promises another stays in office", ACCEPTOR, "raise_promise")
 def _promise_keeps_role(_original: Function) -> Function:
     def raise_promise(self: Any, epoch: int) -> None:

@@ -151,7 +151,7 @@ def _read_waits_for_dead_epoch(original: Function) -> Function:
     "confirmed-by-old-round",
     "R2",
     "a read is confirmed by a round begun before it",
-    "core.group.contact:ProbeDesk",
+    "core.group.probes:ProbeDesk",
     "add",
 )
 def _confirmed_by_old_round(original: Function) -> Function:

@@ -167,16 +167,8 @@ def _form_without_the_rest(_original: Function) -> Function:
 # --- what other rules cover -------------------------------------------------------------------------------------------
 
 covered(
-    "slots-above-configuration",
-    "C1: acceptances count without gaps, so who accepted a slot above the entry accepted the entry",
-)
-covered(
     "configuration-above-open",
-    "C1: acceptances count without gaps, so who accepted the entry accepted all slots below it",
-)
-covered(
-    "replaced-in-the-view",
-    "one process per node: here a replaced disk is gone, and nobody reads under its lease any more",
+    "slots commit in order, each with the members of the configuration below it, and one voter changes at a time",
 )
 covered("newcomer-votes-at-once", "a disk learns of its admission from that very slot, or from a checkpoint above it")
 covered(

@@ -110,6 +110,7 @@ class Rig:
         rebuild=False,
         flushing=True,
         seed=1,
+        neighbours=(),
         **fields,
     ):
         self.node = node
@@ -143,6 +144,7 @@ class Rig:
             rebuild=rebuild,
             random=Random(seed),
             now=self.now,
+            neighbours=neighbours,
         )
         self.take(self.replica.start(self.now))
 

@@ -1,7 +1,7 @@
 import pytest
 
 from replicad.core.group.configuration import Configuration
-from replicad.core.group.membership import FRESH_HEARTBEATS
+from replicad.core.group.membership import FRESH_HEARTBEATS, STRANGERS_HEARTBEATS
 from replicad.core.journal.records import FormationRecord
 from replicad.core.model import messages as m
 from replicad.core.model.operations import CONFIGURATION, decode_batch
@@ -75,6 +75,27 @@ def test_a_group_does_not_form_otherwise(introductions):
         rig.wait(HEARTBEAT)
     assert formed(rig) == []
     assert rig.replica.role == "unformed"
+
+
+def test_a_founder_that_was_wiped_does_not_form_what_others_hold():
+    """A group that grew from one member is not formed anew by it: nodes that it can reach are asked first (M5)."""
+    rig = Rig(count=1, formed=False, neighbours=("n2", "n3"))
+    rig.wait(TICK)
+    assert [to for to, message in rig.sent if isinstance(message, m.Introduce)] == ["n2", "n3"]
+    rig.step("n3", introduce("n3", state="formed"))
+    rig.wait(2 * STRANGERS_HEARTBEATS * HEARTBEAT)
+    assert formed(rig) == []
+    assert rig.replica.membership.obstacles() == ["n3 holds data of this group"]
+
+
+def test_a_founder_forms_alone_when_nobody_objects():
+    """With nodes around that hold nothing, a group of one forms after it gave them time to say so."""
+    rig = Rig(count=1, formed=False, neighbours=("n2", "n3"))
+    rig.step("n2", introduce("n2"))
+    rig.wait((STRANGERS_HEARTBEATS - 1) * HEARTBEAT)
+    assert formed(rig) == []
+    rig.wait(2 * HEARTBEAT)
+    assert len(formed(rig)) == 1
 
 
 def test_an_old_introduction_does_not_count():

@@ -318,3 +318,14 @@ def test_the_watermark_lists_a_bounded_number_of_repairs(count):
     newest = rig.of(m.Committed)[-1]
     assert newest.start == 4
     assert newest.repaired == tuple(number for slot in range(4, count + 1) for number in (slot, 1))
+
+
+def test_a_repair_is_not_listed_any_more_once_the_whole_view_has_applied_it():
+    """Whoever is behind fetches it: the watermark speaks of the slots above it from then on."""
+    rig = hole()
+    repaired(rig, "n2", "n3")
+    rig.serve(HEARTBEAT, applied=0)
+    assert rig.of(m.Heartbeat)[-1].repaired == (1, 1)
+    rig.serve(2 * HEARTBEAT, applied=1)
+    newest = rig.of(m.Heartbeat)[-1]
+    assert (newest.start, newest.repaired) == (2, ())

@@ -1,0 +1,325 @@
+"""``replicad recover``: a group that has lost a majority of its disks for good goes on from what a survivor holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from replicad.cli import locks
+from replicad.cli.nodes import Address, UnreachedError, ask
+from replicad.cli.output import (
+    BAD,
+    EXIT_NO,
+    EXIT_USAGE,
+    WARN,
+    Failure,
+    coloured,
+    examples,
+    print_json,
+    print_table,
+    printable,
+)
+
+if TYPE_CHECKING:
+    from replicad.node.recovery_plan import Plan, Witness
+    from replicad.node.settings import Settings
+    from replicad.node.survivor import Survivor
+
+ASK_SECONDS = 2.0
+COLUMNS = ("Node", "Answers", "Disk", "Role", "Committed", "Highest")
+
+
+@click.command(
+    epilog=examples(
+        "replicad recover --config cluster.toml --node n3 --all-groups --dry-run",
+        "replicad recover --config cluster.toml --node n3 --all-groups",
+        "replicad recover --config cluster.toml --node n3 --group orders --also /mnt/n2/data",
+    )
+)
+@click.option(
+    "--config",
+    envvar="REPLICAD_CONFIG",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Settings file of the survivor.",
+)
+@click.option("--node", help="The survivor. Its data must be on this machine, and the node stopped.")
+@click.option("--group", default="default", show_default=True, help="The group.")
+@click.option("--all-groups", is_flag=True, help="Every group here that has lost its majority, _meta too.")
+@click.option(
+    "--also",
+    "others",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="DIR",
+    help="Data directory of another survivor, stopped: to compare. May be repeated.",
+)
+@click.option("--dry-run", is_flag=True, help="Show the plan, and change nothing.")
+@click.option("--yes-i-lose-data", "consent", metavar="CLUSTER", help="Do not ask: the name of the cluster.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON; with --yes-i-lose-data or --dry-run.")
+def recover(
+    config: Path,
+    node: str | None,
+    group: str,
+    others: tuple[Path, ...],
+    consent: str | None,
+    *,
+    all_groups: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Let a group that has lost a majority of its disks FOR GOOD go on from what one survivor holds. Data may be lost.
+
+    Run it where the survivor's data is, with its node stopped. It shows who holds what and what may be lost, and asks.
+    It refuses where anything better can be done: a majority that can be started, a survivor that holds more. Then the
+    survivor is the only voter; start it, and add the other nodes, empty, with "replicad member add".
+
+    Exit codes: 0 done (or shown), 1 refused or not confirmed, 2 it cannot be tried like this.
+    """
+    from replicad.node.identity import DirectoryError
+    from replicad.node.recovery_plan import recovered, write_configurations
+
+    settings = _settings(config, node)
+    if consent is not None and consent != settings.cluster:
+        raise Failure(
+            f"--yes-i-lose-data names {printable(consent, 60)!r}, and the cluster is {settings.cluster!r}; nothing was "
+            f"changed",
+            EXIT_USAGE,
+        )
+    if as_json and consent is None and not dry_run:
+        raise Failure("--json does not ask: add --dry-run, or --yes-i-lose-data CLUSTER", EXIT_USAGE)
+    try:
+        with _locked(settings.data):
+            survivor, witnesses = _look(settings, others)
+            plans = _plans(survivor, witnesses)
+            chosen = _choose(plans, group, all_groups=all_groups, where=settings.data)
+            if not as_json:
+                _show(settings, survivor, chosen)
+                _show_left(plans, chosen, all_groups=all_groups)
+            _refuse(chosen)
+            if not dry_run and consent is None:
+                _confirm(settings.cluster)
+            configurations = recovered(survivor, chosen)
+            if not dry_run:
+                write_configurations(settings, survivor.identity, configurations)
+    except DirectoryError as error:
+        raise Failure(str(error), EXIT_NO) from error
+    except OSError as error:
+        place = error.filename or settings.data
+        raise Failure(f"{place}: {(error.strerror or str(error)).lower()}; nothing was changed") from error
+    if as_json:
+        versions = {plan.group: configurations[plan.holding.id].version for plan in chosen}
+        print_json({"done": not dry_run, "configurations": versions, "plans": [_plan_json(plan) for plan in plans]})
+    elif dry_run:
+        click.echo("nothing was changed (--dry-run)")
+    else:
+        _show_next(settings, chosen)
+
+
+def _settings(config: Path, node: str | None) -> Settings:
+    from replicad.node.settings import SettingsError, load
+
+    try:
+        return load(config, node, os.environ)
+    except SettingsError as error:
+        raise Failure("\n".join(error.sentences), EXIT_USAGE) from error
+
+
+@contextmanager
+def _locked(data: Path) -> Iterator[None]:
+    """Keep the node from starting meanwhile; raises Failure if it runs, or if there is nothing."""
+    if not (data / "identity.json").is_file():
+        raise Failure(f"{data} holds no data of a node (no identity.json); run this where a survivor's data is")
+    try:
+        descriptor = locks.take(data)
+    except BlockingIOError:
+        raise Failure(f"a node is running on {data}; stop it first") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+# --- looking ----------------------------------------------------------------------------------------------------------
+
+
+def _look(settings: Settings, others: Sequence[Path]) -> tuple[Survivor, list[Witness]]:
+    """Read the directories and ask the other nodes; raises DirectoryError, Failure."""
+    from replicad.node.identity import DirectoryError
+    from replicad.node.recovery_plan import Witness
+    from replicad.node.settings import parse_address
+    from replicad.node.survivor import read_survivor
+
+    survivor = read_survivor(settings.data, settings.cluster, settings.limits)
+    if survivor.identity.node != settings.node:
+        raise DirectoryError(
+            f"{settings.data} belongs to node {survivor.identity.node!r}, and this is {settings.node!r}"
+        )
+    read = []
+    for path in others:
+        if locks.running(path):
+            raise Failure(f"a node is running on {path}; stop it first, or leave it out: running nodes are asked")
+        other = read_survivor(path, settings.cluster, settings.limits)
+        if other.identity.node == settings.node:
+            raise Failure(f"{path} is node {settings.node}'s own; --also is for directories of other nodes", EXIT_USAGE)
+        read.append(Witness.of_survivor(other))
+    addresses = {name: Address(*address) for name, address in settings.http_addresses.items()}
+    for name, entry in survivor.nodes.items():
+        with suppress(ValueError):
+            addresses[name] = Address(*parse_address(entry.http))
+    addresses.pop(settings.node, None)
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        asked = list(pool.map(lambda name: _ask(name, addresses[name], settings.cluster), addresses))
+    offline = {witness.node for witness in read}
+    return survivor, [*read, *(witness for witness in asked if witness.disk or witness.node not in offline)]
+
+
+def _ask(node: str, address: Address, cluster: str) -> Witness:
+    from replicad.node.recovery_plan import Witness
+
+    try:
+        answer = ask(address, "GET", "/v1/replicad/status", seconds=ASK_SECONDS)
+        return Witness.of_status(node, str(address), cluster, json.loads(answer.body))
+    except UnreachedError as error:
+        return Witness(node, str(address), silence=str(error))
+    except ValueError:
+        return Witness(node, str(address), silence=f"{address} does not answer as a node does")
+
+
+def _plans(survivor: Survivor, witnesses: Sequence[Witness]) -> list[Plan]:
+    from replicad.node.recovery_plan import make_plan
+
+    return [make_plan(survivor, name, witnesses) for name in sorted(survivor.groups, key=_order)]
+
+
+def _order(name: str) -> tuple[bool, bool, str]:
+    return name != "_meta", name != "default", name
+
+
+def _choose(plans: Sequence[Plan], group: str, *, all_groups: bool, where: Path) -> list[Plan]:
+    """Return the plans that are meant: with ``all_groups`` those of all groups without a majority."""
+    from replicad.node.recovery_plan import Verdict
+
+    if all_groups:
+        lost = [plan for plan in plans if plan.verdict is Verdict.RECOVER]
+        return lost or list(plans)
+    chosen = [plan for plan in plans if group in {plan.group, plan.holding.id}]
+    if not chosen:
+        known = ", ".join(plan.group for plan in plans) or "none"
+        raise Failure(f"group {printable(group, 60)!r} is not in {where}; there is: {known}")
+    return chosen
+
+
+def _refuse(chosen: Sequence[Plan]) -> None:
+    from replicad.node.recovery_plan import Verdict
+
+    refused = [plan for plan in chosen if plan.verdict is not Verdict.RECOVER]
+    if refused or not chosen:
+        said = [f"group {plan.group} is not recovered: {plan.reason}" for plan in refused]
+        raise Failure("\n".join([*said, "nothing was changed"]))
+
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+def at_terminal() -> bool:
+    """Return whether a person can be asked."""
+    return sys.stdin.isatty()
+
+
+def _confirm(cluster: str) -> None:
+    """Have the cluster's name typed; raises Failure for anything else."""
+    if not at_terminal():
+        raise Failure("nothing was changed: nobody can be asked here; add --yes-i-lose-data CLUSTER if you mean it")
+    typed = click.prompt(
+        f"Type the name of the cluster ({cluster}) to give up what may be lost",
+        default="",
+        show_default=False,
+        err=True,
+    )
+    if typed.strip() != cluster:
+        raise Failure("nothing was changed: that is not the name of the cluster")
+
+
+# --- showing ----------------------------------------------------------------------------------------------------------
+
+
+def _show(settings: Settings, survivor: Survivor, chosen: Sequence[Plan]) -> None:
+    from replicad.node.recovery_plan import Verdict
+
+    identity = survivor.identity
+    click.echo(f"cluster {settings.cluster}, survivor {identity.node}, disk {identity.disk}, {survivor.path}")
+    click.echo(f"its message log was last written at {_moment(survivor.written_at)}")
+    for plan in chosen:
+        click.echo(f"\ngroup {plan.group}: {plan.reason}")
+        rows = [
+            (row.node, row.answers, row.disk, row.role, _slot(row.committed), _slot(row.highest)) for row in plan.rows
+        ]
+        if rows:
+            print_table(COLUMNS, rows, right=("Committed", "Highest"))
+        if plan.verdict is Verdict.RECOVER:
+            click.echo(coloured("What may be lost:", BAD))
+            for sentence in plan.losses:
+                click.echo(f"- {sentence}")
+    silent = list(dict.fromkeys(node for plan in chosen for node in plan.silent))
+    if silent:
+        names = ", ".join(silent)
+        click.echo("\n" + coloured(f"Nothing was heard of {names}.", WARN))
+        click.echo(
+            "If they run somewhere with their old disks, the group would go on twice: make sure that they do not."
+        )
+
+
+def _show_left(plans: Sequence[Plan], chosen: Sequence[Plan], *, all_groups: bool) -> None:
+    """Say what is not done with the other groups."""
+    from replicad.node.recovery_plan import Verdict
+
+    left = [plan for plan in plans if plan not in chosen]
+    lost = ", ".join(plan.group for plan in left if plan.verdict is Verdict.RECOVER)
+    if lost:
+        click.echo(f"\nalso without a majority: {lost}; --all-groups recovers them together")
+    for plan in left if all_groups else ():
+        click.echo(f"\ngroup {plan.group} stays as it is: {plan.reason}")
+    click.echo("")
+
+
+def _slot(slot: int | None) -> str:
+    return "-" if slot is None else str(slot)
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
+
+
+def _plan_json(plan: Plan) -> dict[str, Any]:
+    said = asdict(plan)
+    said["holding"] = {
+        name: value for name, value in said["holding"].items() if name not in {"configuration", "name", "logged"}
+    }
+    return said
+
+
+def _show_next(settings: Settings, chosen: Sequence[Plan]) -> None:
+    names = " and ".join(plan.group for plan in chosen)
+    node = settings.node
+    others = [name for name in settings.nodes if name != node]
+    click.echo(f"group{'s' if len(chosen) > 1 else ''} {names}: {node} is the only voter now. What to do next:")
+    first = others[0] if others else "NODE"
+    steps = (
+        f"1. Start {node}. It serves alone, in a new epoch. Make a backup: replicad kv list --json",
+        "2. Start the other nodes, each with an empty data directory. A node that comes back with its old disk sets all that",
+        "   it holds aside, of other groups too, once it hears of this. Old disks must not meet where they cannot hear it.",
+        f"3. Add each of them to each group again: replicad member add {first} --group {chosen[-1].group}",
+    )
+    for step in steps:
+        click.echo(step)

@@ -1,0 +1,105 @@
+import json
+
+import pytest
+
+from tests.cli.served import Scripted, answer, served
+
+GROUP = {
+    "name": "orders",
+    "members": ["n1", "n2"],
+    "mirrors": ["n4"],
+    "protocol": "active",
+    "ack": "one",
+    "coordinator": "",
+    "leaderless": True,
+    "limits": {"value_bytes_max": 9},
+}
+
+
+def body(head):
+    """Return the first line of a request."""
+    return head.split("\r\n", 1)[0]
+
+
+def test_groups_are_listed(replicad):
+    """Each group is a row; one without a coordinator says so."""
+    with Scripted(answer(200, json.dumps([GROUP]).encode())) as node:
+        result = replicad("group", "list", addr=node.address)
+    assert result.exit_code == 0
+    assert result.output.splitlines()[1].split() == ["orders", "active", "one", "none", "n1,n2", "n4"]
+
+
+def test_a_group_is_shown(replicad):
+    """Every field is a line; --json prints what the node said."""
+    reply = answer(200, json.dumps(GROUP).encode())
+    with Scripted(reply, reply) as node:
+        shown = replicad("group", "show", "orders", addr=node.address).output
+        as_json = replicad("group", "show", "orders", "--json", addr=node.address).output
+    assert "limits       value_bytes_max 9" in shown
+    assert "members      n1, n2" in shown
+    assert json.loads(as_json) == GROUP
+
+
+def test_a_group_is_created(replicad):
+    """What the options say is what the node is asked for."""
+    with served() as (node, address):
+        options = ("--members", "n1, n2", "--protocol", "active", "--ack", "one", "--value-bytes-max", 9)
+        reply = replicad("group", "create", "orders", *options, "--timeout", 7, addr=address)
+        assert reply.output == "group orders: members n1, n2, coordinator n1\n"
+        ((_, wish, seconds),) = node.administration.asked
+    assert (wish.name, wish.founders, wish.protocol, wish.ack) == ("orders", ("n1", "n2"), "active", "one")
+    assert (wish.limits, seconds) == ({"value_bytes_max": 9}, 7.0)
+
+
+def test_a_drop_asks_first(replicad):
+    """Without --yes nothing is sent before the answer; a refusal is one sentence and exit code 2."""
+    with Scripted() as node:
+        result = replicad("group", "drop", "orders", addr=node.address, input="n\n")
+        assert (result.exit_code, "nothing was done" in result.output) == (1, True)
+    with Scripted(answer(409, b"Group _meta cannot be dropped.", "X-Replicad-Outcome: definite")) as node:
+        result = replicad("group", "drop", "_meta", "--yes", addr=node.address)
+        assert (result.exit_code, result.output) == (2, "replicad: Group _meta cannot be dropped.\n")
+    with Scripted(answer(200, b"{}")) as node:
+        result = replicad("group", "drop", "default", "--yes", "--force", addr=node.address)
+        assert result.output == "group default is dropped\n"
+        assert body(node.heads[0]).startswith("DELETE /v1/replicad/groups/default?force ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (("add", "n4"), ("add", "default", "n4", "", 60.0, False)),
+        (("add", "n4", "--as", "mirror"), ("add", "default", "n4", "", 60.0, True)),
+        (("remove", "n2", "--timeout", 5), ("remove", "default", "n2", "", 5.0, False)),
+        (("promote", "n4"), ("promote", "default", "n4", "", 60.0, False)),
+        (("demote", "n4"), ("demote", "default", "n4", "", 60.0, False)),
+        (("replace", "n2", "--with", "n4"), ("replace", "default", "n2", "n4", 60.0, False)),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value[0], str) else "",
+)
+def test_changes_of_members(replicad, arguments, asked):
+    """Each command asks for one change, and prints the steps that were done."""
+    with served() as (node, address):
+        result = replicad("member", *arguments, addr=address)
+        assert (result.exit_code, result.output) == (0, "done\n")
+        assert node.administration.asked == [asked]
+
+
+def test_a_new_node_is_made_known_first(replicad):
+    """--peer and --http go together, and are sent before the change."""
+    with served() as (node, address):
+        result = replicad("member", "add", "n4", "--peer", "h:9001", "--http", "h:8001", addr=address)
+        assert result.exit_code == 0
+        assert [asked[0] for asked in node.administration.asked] == ["node", "add"]
+        result = replicad("member", "add", "n4", "--peer", "h:9001", addr=address)
+        assert (result.exit_code, "go together" in result.output) == (2, True)
+
+
+def test_every_command_has_an_example(replicad):
+    """--help of each command ends with an example."""
+    for name, commands in (
+        ("group", ("list", "show", "create", "drop", "protocol", "move-primary")),
+        ("member", ("list", "add", "remove", "promote", "demote", "replace", "nodes", "forget")),
+    ):
+        for command in commands:
+            assert "Example" in replicad(name, command, "--help").output
