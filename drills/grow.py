@@ -16,8 +16,8 @@ from tests.node.cluster import Cluster, Node, until
 PLAN = (("add", "n2"), ("add", "n3"), ("add", "n4"), ("add", "n5"), ("remove", ""), ("remove", ""))
 """``remove ""``: a member that chance picks, the coordinator among them."""
 ATTEMPTS = 20
-KEEPER = "n1"
-"""The settings of the others name it: it is where a new node asks first, so it is not removed."""
+FIRST = "n1"
+"""The settings of the others name it: it is where a new node asks first."""
 
 
 def newcomer(cluster: Cluster, directory: Path, name: str) -> Node:
@@ -25,7 +25,7 @@ def newcomer(cluster: Cluster, directory: Path, name: str) -> Node:
     other = Cluster(directory / name, 1)["n1"]
     other.name, other.data, other.output = name, directory / name / "data", directory / f"{name}.output"
     text = '[cluster]\nname = "trial"\nmeta = ["n1"]\n[groups.default]\nmembers = ["n1"]\n'
-    for node in (cluster[KEEPER], other):
+    for node in (cluster[FIRST], other):
         listen = f'http_listen = "127.0.0.1:{node.http}"\npeer_listen = "127.0.0.1:{node.peer}"'
         text += f'[nodes.{node.name}]\n{listen}\ndata = "{"data" if node is other else node.name}"\n'
     other.config.write_text(text, encoding="utf-8")
@@ -41,7 +41,7 @@ class Growing:
         self.cluster = cluster
         self.load = load
         self.chance = random.Random(seed)
-        self.members = [KEEPER]
+        self.members = [FIRST]
         self.rows: list[tuple[str, str, str, int, int]] = []
         self.kills = 0
 
@@ -113,7 +113,7 @@ async def grow(options: argparse.Namespace) -> Report:
         async with Histories(running_nodes, options.writers, options.readers) as load:
             growing = Growing(cluster, load, seed)
             for action, name in PLAN:
-                chosen = name or growing.chance.choice([each for each in growing.members if each != KEEPER])
+                chosen = name or growing.chance.choice(growing.members)
                 note(f"{action} {chosen}")
                 await growing.change(action, chosen)
                 for _ in range(options.kills):

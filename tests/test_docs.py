@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 WRITTEN_BY_HAND = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("operations", "http", "development")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("choosing", "operations", "http", "development")),
 ]
 LOGGED = re.compile(
     r"\.(?:info|warning|error|critical|debug|event)\(\s*\"([a-z_]+)\"(?: if [a-z]+ else \"([a-z_]+)\")?"

@@ -167,11 +167,11 @@ def _look(settings: Settings, others: Sequence[Path]) -> tuple[Survivor, list[Wi
         )
     read = []
     for path in others:
+        if path.resolve() == settings.data.resolve():
+            raise Failure(f"{path} is node {settings.node}'s own; --also is for directories of other nodes", EXIT_USAGE)
         if locks.running(path):
             raise Failure(f"a node is running on {path}; stop it first, or leave it out: running nodes are asked")
         other = read_survivor(path, settings.cluster, settings.limits)
-        if other.identity.node == settings.node:
-            raise Failure(f"{path} is node {settings.node}'s own; --also is for directories of other nodes", EXIT_USAGE)
         read.append(Witness.of_survivor(other))
     addresses = {name: Address(*address) for name, address in settings.http_addresses.items()}
     for name, entry in survivor.nodes.items():
@@ -287,7 +287,8 @@ def _show_left(plans: Sequence[Plan], chosen: Sequence[Plan], *, all_groups: boo
     left = [plan for plan in plans if plan not in chosen]
     lost = ", ".join(plan.group for plan in left if plan.verdict is Verdict.RECOVER)
     if lost:
-        click.echo(f"\nalso without a majority: {lost}; --all-groups recovers them together")
+        click.echo(f"\nalso without a majority: {lost}; --all-groups recovers them together. No member can be added")
+        click.echo("to any group before _meta has a majority.")
     for plan in left if all_groups else ():
         click.echo(f"\ngroup {plan.group} stays as it is: {plan.reason}")
     click.echo("")
@@ -312,14 +313,14 @@ def _plan_json(plan: Plan) -> dict[str, Any]:
 def _show_next(settings: Settings, chosen: Sequence[Plan]) -> None:
     names = " and ".join(plan.group for plan in chosen)
     node = settings.node
-    others = [name for name in settings.nodes if name != node]
+    first = next((name for name in settings.nodes if name != node), "NODE")
     click.echo(f"group{'s' if len(chosen) > 1 else ''} {names}: {node} is the only voter now. What to do next:")
-    first = others[0] if others else "NODE"
-    steps = (
+    steps = [
         f"1. Start {node}. It serves alone, in a new epoch. Make a backup: replicad kv list --json",
-        "2. Start the other nodes, each with an empty data directory. A node that comes back with its old disk sets all that",
-        "   it holds aside, of other groups too, once it hears of this. Old disks must not meet where they cannot hear it.",
-        f"3. Add each of them to each group again: replicad member add {first} --group {chosen[-1].group}",
-    )
+        "2. Start the other nodes with empty data directories. One that comes back with its old disk sets all that",
+        "   it holds aside, of other groups too, once it hears of this. Never let old disks meet where they cannot.",
+        "3. Make each of them a member again:",
+        *(f"   replicad member add {first} --group {plan.group}" for plan in chosen),
+    ]
     for step in steps:
         click.echo(step)

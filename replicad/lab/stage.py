@@ -239,6 +239,7 @@ class Stage(Simulator):
 def _quiet(nodes: int, limits: Limits, protocol: str) -> Swarm:
     return Swarm(
         nodes=nodes,
+        size=nodes,
         founders=nodes,
         limits=limits,
         network=NetworkFaults(MESSAGE_US, MESSAGE_US),

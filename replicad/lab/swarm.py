@@ -85,6 +85,8 @@ class Swarm:
     """Everything that one seed settles before the run begins."""
 
     nodes: int
+    size: int
+    """The number of nodes that this mix was drawn for (``--nodes``)."""
     founders: int
     """So many of the nodes form the group; the others may be added to it."""
     limits: Limits
@@ -113,6 +115,7 @@ def draw(seed: int, nodes: int) -> Swarm:
         founders = Random(f"{seed}/swarm/founders").choice((1, nodes, nodes))
     return Swarm(
         nodes=nodes + 2 if nemesis.change_us else nodes,
+        size=nodes,
         founders=founders,
         limits=limits,
         network=_network(Random(f"{seed}/swarm/network")),

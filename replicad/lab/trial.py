@@ -77,7 +77,7 @@ class Trial:
 
     def __init__(self, seed: int, swarm: Swarm, transcript: Transcript) -> None:
         self.swarm = swarm
-        self.result = TrialResult(seed, swarm.nodes)
+        self.result = TrialResult(seed, swarm.size)
         self.simulator = Simulator(seed, swarm, transcript, swarm.founders)
         self.nemesis = Nemesis(self.simulator)
         self.operator = Operator(self.simulator)

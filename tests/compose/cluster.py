@@ -15,6 +15,8 @@ from threading import Event, Thread
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NODES = ("n1", "n2", "n3")
+MORE = ("n4", "n5")
+"""What docker-compose.more.yml adds."""
 PATIENCE_S = 180
 """How long a condition may take to come true; nothing here says how long it should."""
 
@@ -78,12 +80,19 @@ def until(what, condition):
 
 
 class Cluster:
-    """The compose file's cluster under a project name of its own."""
+    """The compose file's cluster under a project name of its own; the second file's nodes are there with ``more``."""
 
-    def __init__(self, project, base_image):
+    def __init__(self, project, base_image, *, more=False):
         self.project = project
-        self.ports = dict(zip(NODES, free_ports(len(NODES)), strict=True))
-        self.command = [*compose_command(), "-p", project, "-f", str(ROOT / "docker-compose.yml")]
+        self.nodes = (*NODES, *MORE) if more else NODES
+        self.ports = dict(zip(self.nodes, free_ports(len(self.nodes)), strict=True))
+        files = ("docker-compose.yml", "docker-compose.more.yml")[: 1 + more]
+        self.command = [
+            *compose_command(),
+            "-p",
+            project,
+            *(part for file in files for part in ("-f", str(ROOT / file))),
+        ]
         self.environment = {**os.environ, "BASE_IMAGE": base_image, "COMPOSE_ANSI": "never"}
         self.environment.update({f"REPLICAD_HTTP_PORT_{node[1:]}": str(port) for node, port in self.ports.items()})
 
@@ -92,9 +101,17 @@ class Cluster:
         return run(*self.command, *arguments, check=check, env=self.environment, cwd=ROOT)
 
     def up(self):
-        """Build and start all nodes, and wait until each is ready."""
-        self.compose("up", "-d", "--build")
+        """Build and start n1 to n3, and wait until each is ready."""
+        self.compose("up", "-d", "--build", *NODES)
         self.await_ready(*NODES)
+
+    def up_more(self):
+        """Build and start the nodes of the second file; they are ready only when the cluster knows them."""
+        self.compose("up", "-d", "--build", *MORE)
+
+    def replicad(self, node, *arguments):
+        """Run the command in a node's container and return what it printed."""
+        return docker("exec", self.container(node), "replicad", *arguments)
 
     def down(self):
         """Remove containers, network and volumes."""
@@ -160,12 +177,12 @@ class Cluster:
         return Answer(int(status), body.removesuffix("\n").encode())
 
     def status(self, node):
-        """Return what a node says of its group, {} if it does not answer."""
+        """Return what a node says of its group, {} if it does not answer or has none."""
         try:
             answer = self.ask(node, "GET", "/v1/replicad/status")
         except (OSError, http.client.HTTPException):
             return {}
-        return json.loads(answer.body)["groups"]["default"]
+        return json.loads(answer.body)["groups"].get("default", {})
 
     def await_ready(self, *nodes):
         """Wait until these nodes serve."""
@@ -188,33 +205,34 @@ class Cluster:
 
         return until(f"{', '.join(nodes)} agree on a coordinator", agreed)
 
-    def await_equal(self):
-        """Wait until every node is in the coordinator's view, with the same state at the same slot."""
+    def await_equal(self, *nodes):
+        """Wait until these nodes (n1 to n3 for none) are the coordinator's view, with one state at the same slot."""
+        members = nodes or NODES
 
         def equal():
-            states = [self.status(node) for node in NODES]
+            states = [self.status(node) for node in members]
             views = [state["view"] for state in states if state.get("role") == "coordinator"]
-            if len(views) != 1 or sorted(views[0]) != sorted(NODES):
+            if len(views) != 1 or sorted(views[0]) != sorted(members):
                 return False
             return len({(state["applied_slot"], state["index"], state["digest"]) for state in states if state}) == 1
 
-        until("all nodes are in the view, and their digests are equal", equal)
+        until(f"{', '.join(members)} are in the view, and their digests are equal", equal)
 
     def state_of_affairs(self):
         """Return what a failed test wants to know: the nodes' status and the ends of their logs."""
-        states = "\n".join(f"{node}: {json.dumps(self.status(node))}" for node in NODES)
+        states = "\n".join(f"{node}: {json.dumps(self.status(node))}" for node in self.nodes)
         return f"{states}\n{self.compose('logs', '--no-color', '--tail=60', check=False)}"
 
 
 class Load:
     """Writers at every node, each write to a key of its own; remembers what was acknowledged. A context manager."""
 
-    def __init__(self, cluster):
+    def __init__(self, cluster, nodes=NODES):
         self.cluster = cluster
         self.acknowledged = {}
         self.by_node = Counter()
         self.stopped = Event()
-        self.threads = [Thread(target=self.write_on, args=(node,), name=f"writer-{node}") for node in NODES]
+        self.threads = [Thread(target=self.write_on, args=(node,), name=f"writer-{node}") for node in nodes]
 
     def __enter__(self):
         for thread in self.threads:

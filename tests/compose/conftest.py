@@ -12,14 +12,25 @@ from tests.compose.cluster import ROOT, Cluster, docker
 @pytest.fixture(scope="session")
 def cluster():
     """The cluster of docker-compose.yml, up and ready; afterwards nothing of it is left."""
+    yield from alone("", more=False)
+
+
+@pytest.fixture(scope="module")
+def growing_cluster():
+    """Another one, which docker-compose.more.yml can add nodes to."""
+    yield from alone("-more", more=True)
+
+
+def alone(suffix, *, more):
+    """Yield a cluster that is up, in the only run of this checkout's container tests."""
     # One name per checkout: what an interrupted run left behind is found, another checkout's cluster is not touched.
-    project = f"replicad-test-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"
+    project = f"replicad-test-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}{suffix}"
     with (Path(tempfile.gettempdir()) / f"{project}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             pytest.fail("another run of this checkout's container tests is under way")
-        yield from up_and_down(Cluster(project, base_image()))
+        yield from up_and_down(Cluster(project, base_image(), more=more))
 
 
 def up_and_down(cluster):
@@ -43,7 +54,7 @@ def up_and_down(cluster):
 def pytest_runtest_makereport(item, call):
     """Show the cluster's state with a failed test, before it is torn down."""
     report = yield
-    cluster = getattr(item, "funcargs", {}).get("cluster")
-    if report.when == "call" and report.failed and isinstance(cluster, Cluster):
-        report.sections.append(("the cluster", cluster.state_of_affairs()))
+    for cluster in getattr(item, "funcargs", {}).values():
+        if report.when == "call" and report.failed and isinstance(cluster, Cluster):
+            report.sections.append(("the cluster", cluster.state_of_affairs()))
     return report

@@ -22,9 +22,13 @@ async def recover(node, *arguments, code=0):
     """Run the command on a node's data, and return what it printed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("REPLICAD_")}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "replicad.cli.main", "recover", "--config", str(node.config), "--node", node.name, *arguments,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=environment,
-    )  # fmt: skip
+        *(sys.executable, "-m", "replicad.cli.main", "recover"),
+        *("--config", str(node.config), "--node", node.name, *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment,
+    )
     output = (await process.communicate())[0].decode()
     assert process.returncode == code, output
     return output
@@ -188,7 +192,7 @@ async def test_what_was_accepted_and_not_known_to_be_committed_is_kept(tmp_path)
 
 
 async def test_it_is_refused_while_nodes_run_and_where_somebody_has_more(tmp_path):
-    """Five nodes, three wiped: the survivor that was down longer is refused, also by a directory; the other one goes on."""
+    """Five nodes, three wiped: the survivor that was down longer is refused; the other one goes on."""
     async with running(tmp_path, count=5) as cluster:
         nodes = list(cluster.nodes.values())
         n4, n5 = nodes[3:]

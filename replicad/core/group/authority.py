@@ -30,6 +30,10 @@ class Peer:
     matched: int = 0
     """Durably accepted up to here, in this epoch."""
     applied: int = 0
+    owes: int = 0
+    """What it must have accepted before it may join the view again."""
+    stuck: bool = False
+    """It answers heartbeats, and leaves the proposal of a repair unanswered."""
     lease_request: int = 0
     """Its newest lease request, on its own clock; 0: it wants none."""
     request_granted: int = 0

@@ -449,7 +449,9 @@ class Office:
     def tend_view(self) -> None:
         """Take fit members into the view and drop unfit ones."""
         oldest, since = self.oldest_held()
-        self.view.drop_unfit(oldest, since)
+        for name, peer in self.authority.peers.items():
+            peer.stuck = self.repairs.unanswered_by(name)
+        self.view.drop_unfit(oldest, since, self.assigned)
         self.view.consider(self.assigned, self.recovered)
 
     def reads_until(self) -> int:

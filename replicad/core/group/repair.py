@@ -35,6 +35,7 @@ class Repair:
     value: bytes | None = None
     """What is proposed (None: still collecting promises)."""
     accepted: dict[str, None] = field(default_factory=dict)
+    proposed_at: int = 0
 
 
 class Repairs:
@@ -90,6 +91,16 @@ class Repairs:
         if self.patience.get(contact):
             self.patience[contact] -= 1
 
+    def unanswered_by(self, name: str) -> bool:
+        """Return whether this member has left the proposal of some repair unanswered for ``stall_after`` (V2)."""
+        state = self.office.state
+        return any(
+            repair.value is not None
+            and name not in repair.accepted
+            and state.now - repair.proposed_at > state.limits.stall_after_us
+            for repair in self.open.values()
+        )
+
     def ask_again(self, repair: Repair) -> None:
         """Send to those who have not answered."""
         state = self.office.state
@@ -142,7 +153,7 @@ class Repairs:
             del repair.promises[state.node]  # its own log has the slot decided meanwhile
             return
         repair.flush = state.tickets + 1
-        repair.asked_at = state.now
+        repair.asked_at = repair.proposed_at = state.now
         state.broadcast(SlotAccept(office.epoch, REPAIR_ROUND, repair.slot, repair.value))
         state.event("repair_proposes", slot=repair.slot, found=repair.value != NOOP_BATCH)
 

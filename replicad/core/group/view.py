@@ -39,7 +39,7 @@ class View:
         for name, peer in self.authority.peers.items():
             if name in self.joined or name == self.barred or not self.fresh(peer) or peer.lease_request == 0:
                 continue
-            if peer.matched < self.state.log.base:
+            if peer.matched < max(self.state.log.base, peer.owes):
                 continue  # it needs a whole checkpoint first: nothing should wait for that
             if assigned - peer.matched <= self.state.limits.join_lag_slots:
                 self.joined[name] = assigned
@@ -57,19 +57,24 @@ class View:
             return False
         return self.authority.peers[name].applied >= joined_at
 
-    def drop_unfit(self, oldest_open: int, open_since: int) -> None:
-        """Drop holders that are silent, or leave slots unaccepted, once their last grant has ended (V2)."""
+    def drop_unfit(self, oldest_open: int, open_since: int, assigned: int = 0) -> None:
+        """Drop holders that are silent, or leave slots unaccepted, once their last grant has ended (V2).
+
+        One that was dropped comes back only after it has accepted all that was ``assigned`` by then: otherwise a member
+        that answers but accepts nothing would hold up every slot anew.
+        """
         for name in list(self.joined):
             peer = self.authority.peers.get(name)
             if peer is None:
                 self._leave(name)
             elif self.unfit(peer, oldest_open, open_since) and self.may_drop(peer):
                 self._leave(name)
+                peer.owes = assigned
                 self.state.event("view_dropped", member=name)
 
     def unfit(self, peer: Peer, oldest_open: int, open_since: int) -> bool:
         """Return whether this member should get no more grants."""
-        if peer.lease_request == 0 or not self.fresh(peer):
+        if peer.lease_request == 0 or peer.stuck or not self.fresh(peer):
             return True
         late = bool(oldest_open) and peer.matched < oldest_open
         return late and self.state.now - open_since > self.state.limits.stall_after_us

@@ -40,7 +40,7 @@ class Limits:
     """Slots (and their bytes) that are assigned but not yet committed."""
     tickets_max: int = 8
     """Tickets of one contact that are asked for or whose slots are not yet chosen (active replication)."""
-    repair_after_us: int = 100_000
+    repair_after_us: int = 150_000
     """A ticket whose batch has not come for so long is a hole: its slot is repaired."""
     request_window_slots: int = 16_384
     """W: slots for which a request id is remembered, and within which an operation may be applied."""

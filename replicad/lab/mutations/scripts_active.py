@@ -139,3 +139,53 @@ def batch_above_hole() -> None:
     drama.until(lambda: drama.leads(sequencer) and drama.ready(), "elect it again")
     drama.read(sequencer)
     drama.end()
+
+
+@scripted("repair-takes-noop", "repair-without-majority")
+def batch_without_sequencer() -> None:
+    """Two of three have a batch, and its client was told so; the sequencer, who has it not, repairs its slot."""
+    drama = Drama(protocol=ACTIVE)
+    sequencer, contact, _ = drama.order
+    drama.write(sequencer)
+    drama.run_for(10_000)
+    drama.dropped |= {("SlotAccept", contact, sequencer)}
+    committed = drama.replica(sequencer).committed
+    outcomes = drama.begin(contact, ACK_MAJORITY)
+    drama.until(lambda: bool(outcomes), "have it at a majority", 50_000)
+    drama.until(lambda: drama.replica(sequencer).committed > committed, "repair the slot")
+    drama.read(sequencer)
+    drama.end()
+
+
+@scripted("repair-counted-at-round-0")
+def repair_with_old_acceptance() -> None:
+    """A contact is alive and holds its batch at round 0, hears nothing of the repair, and is in the view."""
+    drama = Drama(protocol=ACTIVE)
+    sequencer, contact, _ = drama.order
+    drama.write(sequencer)
+    drama.run_for(10_000)
+    drama.dropped |= {("SlotAccept", contact, "*"), ("Slots", "*", contact)}
+    drama.dropped |= {(name, sequencer, contact) for name in ("SlotPrepare", "SlotAccept", "Accept")}
+    drama.begin(contact)
+    drama.run_for(400_000)
+    drama.end()
+
+
+@scripted("ticket-majority-ignored")
+def holder_in_small_view() -> None:
+    """Three of five disks are full, so the view is two; a batch of theirs must not be lost with both."""
+    drama = Drama(5, protocol=ACTIVE)
+    sequencer, contact, *others = drama.order
+    drama.write(sequencer)
+    for name in others:
+        drama.nodes[name].set_full(full=True)
+    drama.until(lambda: len(drama.replica(sequencer).view) == len((sequencer, contact)), "drop the full ones")
+    drama.begin(contact)
+    drama.run_for(20_000)
+    drama.part(sequencer, contact)
+    for name in others:
+        drama.nodes[name].set_full(full=False)
+    drama.eager(others[0])
+    drama.until(lambda: drama.leads(others[0]) and drama.replica(others[0]).applied > 0, "elect one of the others")
+    drama.until(lambda: drama.read(others[0]), "read")
+    drama.end()
