@@ -6,14 +6,17 @@ from urllib.parse import quote
 
 import click
 
-from replicad.cli.group import ASK_SECONDS, call, change, json_option, path, timeout_option
+from replicad.cli.group import ASK_SECONDS, GROUPS, call, change, json_option, path, timeout_option
 from replicad.cli.nodes import Address, addr_option
-from replicad.cli.output import EXIT_USAGE, Failure, examples, print_json, print_table
+from replicad.cli.output import EXIT_USAGE, Failure, examples, on_terminal, print_json, print_table
 
 NODES = "/v1/replicad/nodes"
 COLUMNS = ("Node", "State", "Matched", "Disk")
 
 group_option = click.option("--group", "group", default="default", show_default=True, help="The group.")
+all_groups_option = click.option(
+    "--all-groups", is_flag=True, help="Each group that it concerns, one after another, instead of --group."
+)
 
 
 @click.group(
@@ -28,6 +31,10 @@ def member() -> None:
 
     A new voter is a mirror until it has caught up. What would be unsafe is refused, with the reason. A command that was
     cut short is continued by running it again.
+
+    A node that is dead for good, here n2: add another one to the cluster (member add n4 --peer --http --as mirror), give
+    it every place of the dead one (member replace n2 --with n4 --all-groups), then take the dead one out of the cluster
+    (member forget n2). With no other node at hand: member remove n2 --all-groups, then forget.
     """
 
 
@@ -51,10 +58,12 @@ def list_members(group: str, addresses: list[Address], *, as_json: bool) -> None
         "replicad member add n4",
         "replicad member add n4 --peer 10.0.0.4:9001 --http 10.0.0.4:8001",
         "replicad member add n4 --group orders --as mirror",
+        "replicad member add n4 --all-groups",
     ),
 )
 @click.argument("node")
 @group_option
+@all_groups_option
 @click.option("--as", "role", type=click.Choice(["voter", "mirror"]), default="voter", show_default=True)
 @click.option("--peer", metavar="HOST:PORT", help="Where the other nodes find a node that is new to the cluster,")
 @click.option("--http", metavar="HOST:PORT", help="and where clients do.")
@@ -70,32 +79,78 @@ def add(
     seconds: float,
     addresses: list[Address],
     *,
+    all_groups: bool,
     as_json: bool,
 ) -> None:
     """Make NODE a member: a mirror first and, unless --as mirror, a voter once it has caught up.
 
-    With --peer and --http the node is first made known to the cluster.
+    With --peer and --http the node is first made known to the cluster. Every node that the cluster knows follows
+    _meta, the group that holds what groups and nodes there are, and gets a vote there by itself when the number of
+    voters stays odd by that (at most 5; not where the setting cluster.meta names them).
     """
     if (peer is None) != (http is None):
         raise Failure("--peer and --http go together: both say where a new node is found", EXIT_USAGE)
     if peer is not None:
         call(addresses, "PUT", f"{NODES}/{quote(node, safe='')}", {"peer": peer, "http": http}, ASK_SECONDS)
     body = {"action": "add", "node": node, "as": role}
+    if all_groups:
+        inside = [] if role == "mirror" else groups_of(addresses, node, inside=True)  # a mirror there becomes a voter
+        groups = groups_of(addresses, node, inside=False) + inside
+        change_groups(addresses, groups, body, seconds, as_json=as_json, doing=f"adding {node} as a {role}")
+        return
     change(addresses, path(group, "members"), body, seconds, as_json=as_json, doing=f"adding {node} to {group}")
+
+
+def change_groups(
+    addresses: list[Address], groups: list[str], body: dict[str, str], seconds: float, *, as_json: bool, doing: str
+) -> None:
+    """Make the same change in several groups, one after another; raises Failure at the first that does not go."""
+    done: dict[str, list[str]] = {}
+    for name in groups:
+        if on_terminal() and not as_json:
+            click.echo(f"{doing} of {name} …", err=True)
+        try:
+            done[name] = call(
+                addresses, "POST", f"{path(name, 'members')}?timeout={seconds:g}s", body, seconds + ASK_SECONDS
+            )
+        except Failure as failure:
+            left = ", ".join(groups[len(done) :])
+            raise Failure(f"group {name}: {failure.message} (groups not done: {left})", failure.exit_code) from None
+        if not as_json:
+            for step in done[name]:
+                click.echo(f"{name}: {step}")
+    if as_json:
+        print_json(done)
+    elif not groups:
+        click.echo(f"{body['node']} is in no group that would change")
+
+
+def groups_of(addresses: list[Address], node: str, *, inside: bool) -> list[str]:
+    """Return the names of the groups that a node is a member or mirror of, or of the others."""
+    found = call(addresses, "GET", GROUPS)
+    return [each["name"] for each in found if (node in (*each["members"], *each["mirrors"])) is inside]
 
 
 def _simple(action: str, doing: str, explanation: str, example: str) -> None:
     """Register a command that takes a node and nothing else."""
 
-    @member.command(action, help=explanation, epilog=examples(example))
+    @member.command(action, help=explanation, epilog=examples(example, f"{example.split(' --')[0]} --all-groups"))
     @click.argument("node")
     @group_option
+    @all_groups_option
     @timeout_option
     @addr_option
     @json_option
-    def command(node: str, group: str, seconds: float, addresses: list[Address], *, as_json: bool) -> None:
+    def command(
+        node: str, group: str, seconds: float, addresses: list[Address], *, all_groups: bool, as_json: bool
+    ) -> None:
         body = {"action": action, "node": node}
-        change(addresses, path(group, "members"), body, seconds, as_json=as_json, doing=f"{doing} {node} of {group}")
+        doing_it = f"{doing} {node}"
+        if all_groups:
+            groups = groups_of(addresses, node, inside=True)
+            change_groups(addresses, groups, body, seconds, as_json=as_json, doing=doing_it)
+            return
+        change(addresses, path(group, "members"), body, seconds, as_json=as_json, doing=f"{doing_it} of {group}")
 
 
 _simple(
@@ -118,18 +173,32 @@ _simple(
 )
 
 
-@member.command("replace", epilog=examples("replicad member replace n2 --with n4"))
+@member.command(
+    "replace",
+    epilog=examples("replicad member replace n2 --with n4", "replicad member replace n2 --with n4 --all-groups"),
+)
 @click.argument("node")
 @click.option("--with", "other", required=True, help="The node that takes its place.")
 @group_option
+@all_groups_option
 @timeout_option
 @addr_option
 @json_option
-def replace(node: str, other: str, group: str, seconds: float, addresses: list[Address], *, as_json: bool) -> None:
-    """Replace NODE, dead or alive: add the other one, promote it, and remove NODE."""
+def replace(
+    node: str, other: str, group: str, seconds: float, addresses: list[Address], *, all_groups: bool, as_json: bool
+) -> None:
+    """Replace NODE, dead or alive: add the other one, promote it, and remove NODE.
+
+    If NODE is dead for good, do so with --all-groups and then run replicad member forget NODE: that replaces it among
+    the voters of _meta, too.
+    """
     body = {"action": "replace", "node": node, "with": other}
-    doing = f"replacing {node} of {group} with {other}"
-    change(addresses, path(group, "members"), body, seconds, as_json=as_json, doing=doing)
+    doing = f"replacing {node} with {other}"
+    if all_groups:
+        groups = groups_of(addresses, node, inside=True)
+        change_groups(addresses, groups, body, seconds, as_json=as_json, doing=doing)
+        return
+    change(addresses, path(group, "members"), body, seconds, as_json=as_json, doing=f"{doing} in {group}")
 
 
 @member.command("nodes", epilog=examples("replicad member nodes"))
@@ -156,11 +225,17 @@ def list_nodes(addresses: list[Address], *, as_json: bool) -> None:
 
 @member.command("forget", epilog=examples("replicad member forget n4"))
 @click.argument("node")
+@timeout_option
 @addr_option
 @json_option
-def forget(node: str, addresses: list[Address], *, as_json: bool) -> None:
-    """Remove a node from the cluster that no group uses any more."""
-    done = call(addresses, "DELETE", f"{NODES}/{quote(node, safe='')}")
+def forget(node: str, seconds: float, addresses: list[Address], *, as_json: bool) -> None:
+    """Remove a node, dead or alive, from the cluster, once no group uses it any more (--all-groups of remove and replace).
+
+    If it votes on _meta, it first loses that vote, and its office there if it has it; another node takes its place if
+    one has caught up. Refused if too few voters of _meta would answer.
+    """
+    target = f"{NODES}/{quote(node, safe='')}?timeout={seconds:g}s"
+    done = call(addresses, "DELETE", target, None, seconds + ASK_SECONDS)
     if as_json:
         print_json(done)
     else:

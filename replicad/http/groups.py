@@ -161,7 +161,7 @@ class Groups:
             ),
             Route(re.compile(NODES), {"GET": (self.list_nodes, COMMON)}),
             Route(
-                re.compile(f"{NODES}/{name}"), {"PUT": (self.put_node, COMMON), "DELETE": (self.delete_node, COMMON)}
+                re.compile(f"{NODES}/{name}"), {"PUT": (self.put_node, COMMON), "DELETE": (self.delete_node, WAITING)}
             ),
         )
 
@@ -286,7 +286,7 @@ class Groups:
 
     async def delete_node(self, asked: Asked) -> object:
         """DELETE /v1/replicad/nodes/NAME."""
-        return await self.runtime.administration.remove_node(asked.name)
+        return await self.runtime.administration.remove_node(asked.name, asked.seconds)
 
 
 def patience(parameters: dict[str, str]) -> float:

@@ -2,6 +2,7 @@
 
 ``group/NAME`` is a group's definition, or says that the group was dropped: a dropped name leaves a mark, so that a
 settings file cannot bring the group back. ``node/NAME`` is where a node is found, or says that it was removed.
+``voters`` says whether the voters of ``_meta`` are those of the settings for good.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ RESERVED = "_"
 
 GROUP_PREFIX = b"group/"
 NODE_PREFIX = b"node/"
+VOTERS_KEY = b"voters"
 
 REMOTE_WRITE = "remote-write"
 ACTIVE = "active"
@@ -94,10 +96,12 @@ class NodeEntry:
 
     peer: str
     http: str
+    leaving: bool = False
+    """Whether it is about to be removed: it gets no vote on ``_meta`` any more, and no new groups."""
 
     def encode(self) -> bytes:
         """Return the value of its key."""
-        return _encode({"peer": self.peer, "http": self.http})
+        return _encode({"peer": self.peer, "http": self.http} | ({"leaving": True} if self.leaving else {}))
 
 
 DROPPED = b'{"dropped": true}'
@@ -161,7 +165,17 @@ def parse_node(name: str, value: bytes) -> NodeEntry | None:
     peer, http = fields.get("peer"), fields.get("http")
     if type(peer) is not str or type(http) is not str:
         raise ValueError(f"the addresses of node {name!r} are not both there")
-    return NodeEntry(peer, http)
+    return NodeEntry(peer, http, leaving=fields.get("leaving") is True)
+
+
+def encode_voters(*, fixed: bool) -> bytes:
+    """Return the value of ``voters``."""
+    return _encode({"fixed": fixed})
+
+
+def parse_voters(value: bytes) -> bool:
+    """Return whether the voters of ``_meta`` are fixed; raises ValueError."""
+    return _fields(value).get("fixed") is True
 
 
 def _fields(value: bytes) -> dict[str, Any]:

@@ -17,12 +17,15 @@ from replicad.node.definitions import (
     GROUP_PREFIX,
     META,
     NODE_PREFIX,
+    VOTERS_KEY,
     GroupDefinition,
     NodeEntry,
+    encode_voters,
     group_key,
     node_key,
     parse_definition,
     parse_node,
+    parse_voters,
 )
 from replicad.node.settings_models import parse_address
 
@@ -54,6 +57,8 @@ class Directory:
         self.entries: dict[str, NodeEntry] = {}
         self.removed: set[str] = set()
         """Names of nodes that were removed and not added again."""
+        self.voters_fixed = False
+        """Whether the voters of ``_meta`` stay those that the settings name."""
         self.modified: dict[bytes, int] = {}
         """Key of ``_meta`` -> its modify index."""
         self._loop = asyncio.get_running_loop()
@@ -134,6 +139,18 @@ class Directory:
         """Return the names of all nodes: those of the settings, and those that were added."""
         return [name for name in dict.fromkeys((*self.node.settings.nodes, *self.entries)) if name not in self.removed]
 
+    def leaving(self) -> list[str]:
+        """Return the names of the nodes that are about to be removed."""
+        return [name for name, entry in self.entries.items() if entry.leaving]
+
+    def entry(self, name: str) -> NodeEntry:
+        """Return where a node is found, as the cluster knows it or the settings say."""
+        known = self.entries.get(name)
+        if known is not None:
+            return known
+        settings = self.node.settings.nodes[name]
+        return NodeEntry(str(settings.peer_address()), str(settings.http_address()))
+
     def http_addresses(self) -> dict[str, str]:
         """Return where each node serves HTTP."""
         return {name: self.http_address(name) for name in self.nodes()}
@@ -159,6 +176,7 @@ class Directory:
             return
         self._loaded = meta.executor.machine.index
         self.definitions, self.dropped, self.entries, self.removed, self.modified = {}, set(), {}, set(), {}
+        self.voters_fixed = False
         with meta.listing() as listing:
             for key, entry in listing.scan(b""):
                 self.modified[key] = entry.modify
@@ -185,6 +203,8 @@ class Directory:
                 for address in (entry.peer, entry.http):
                     parse_address(address)
                 self.entries[name] = entry
+        elif key == VOTERS_KEY:
+            self.voters_fixed = parse_voters(value)
 
     def _reconcile(self) -> None:
         self._reconcile_peers()
@@ -217,7 +237,10 @@ class Directory:
             if name not in known:
                 self.node.log.info("peer_added", peer=name)
             transport.set_peer(name, *addresses[0], *addresses[1:])
+        configuration = self.meta.replica.state.configuration
         for name in known & self.removed:
+            if configuration is not None and configuration.member(name) is not None:
+                continue  # it was just about to get a vote: it must be reached to lose it
             self.node.log.info("peer_removed", peer=name)
             transport.remove_peer(name)
 
@@ -266,10 +289,14 @@ class Directory:
     def _wishes(self) -> list[Wish]:
         wishes = []
         own = self.node.settings.own
-        entry = NodeEntry(str(own.peer_address()), str(own.http_address()))
-        if self.entries.get(self.node.name) != entry and self.node.name not in self.removed:
+        known = self.entries.get(self.node.name)
+        entry = NodeEntry(str(own.peer_address()), str(own.http_address()), leaving=known is not None and known.leaving)
+        if known != entry and self.node.name not in self.removed:
             wishes.append(self._wish(node_key(self.node.name), entry.encode()))
         if self.meta.replica.office is not None:
+            fixed = self.node.settings.meta_fixed
+            if fixed != self.voters_fixed and self._began_with(self.node.name):
+                wishes.append(self._wish(VOTERS_KEY, encode_voters(fixed=fixed)))
             wishes += [
                 Wish(group_key(name), definition.encode(), 0)
                 for name, definition in self.node.settings.groups.items()
@@ -284,6 +311,12 @@ class Directory:
             if definition.id == group.id and newer != definition:
                 wishes.append(self._wish(group_key(group.name), newer.encode()))
         return wishes
+
+    def _began_with(self, name: str) -> bool:
+        """Return whether the cluster began with this node: one that came later may have other settings."""
+        configuration = self.meta.replica.state.configuration
+        member = configuration.member(name) if configuration is not None else None
+        return member is not None and member.since == 0
 
     def _wish(self, key: bytes, value: bytes) -> Wish:
         return Wish(key, value, self.modified.get(key, 0))

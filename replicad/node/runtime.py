@@ -28,6 +28,7 @@ from replicad.node.metrics import LoopDelaySampler, Metrics
 from replicad.node.opening import initial_members, open_group, open_log
 from replicad.node.rebalancing import Rebalancer
 from replicad.node.transport import Transport
+from replicad.node.voters import MetaVoters
 from replicad.node.wal import Callbacks
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class NodeRuntime:
         self.directory = Directory(self)
         self.administration = Administration(self)
         self.rebalancer = Rebalancer(self)
+        self.meta_voters = MetaVoters(self)
         self._sampler = LoopDelaySampler(self.metrics.loop_delay_seconds)
         self.metrics.on_scrape(self._scrape)
 
@@ -205,6 +207,7 @@ class NodeRuntime:
                 group.on_tick()
         self._beat = beat
         self.rebalancer.on_tick()
+        self.meta_voters.on_tick()
 
     def _sweep(self) -> None:
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)

@@ -46,7 +46,9 @@ class Settings:
     groups: Mapping[str, GroupDefinition]
     """The groups that the cluster begins with; ``default`` is always there."""
     meta: tuple[str, ...]
-    """The nodes that vote on what groups there are, in order."""
+    """The nodes that vote on what groups there are, in order, when the cluster begins."""
+    meta_fixed: bool
+    """Whether they stay the voters: the file names them. Otherwise these follow the cluster's nodes."""
     process: ProcessSettings
     data: Path
     """This node's data directory, absolute."""
@@ -101,6 +103,7 @@ def load(path: Path | None, node: str | None, environ: Mapping[str, str]) -> Set
         nodes=file.nodes,
         groups=file.definitions(),
         meta=file.meta(),
+        meta_fixed=file.cluster.meta is not None,
         process=file.node,
         data=base / (file.nodes[name].data or f"data/{name}"),
         warnings=(*_unknown(overlay), *warnings, *_exposed(file, (name,), secret)),

@@ -142,7 +142,7 @@ class ClusterSettings(_Strict):
 
     name: Name
     meta: Annotated[tuple[Name, ...] | None, Field(strict=False)] = None
-    """The nodes that vote on what groups there are, in order; absent: all nodes, at most the first five."""
+    """The nodes that vote on what groups there are, in order; absent: at first all, at most five, then who is there."""
     shared_secret_file: str = ""
     """File whose content (at least 16 bytes; line ends at its end are ignored) every node must know; "" for none."""
     limits: LimitSettings = LimitSettings()
@@ -295,5 +295,5 @@ class SettingsFile(_Strict):
         return found
 
     def meta(self) -> tuple[str, ...]:
-        """Return the nodes that vote on what groups there are."""
+        """Return the nodes that vote on what groups there are when the cluster begins."""
         return tuple(self.nodes)[:META_VOTERS_MAX] if self.cluster.meta is None else self.cluster.meta

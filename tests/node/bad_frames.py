@@ -79,7 +79,7 @@ BAD_FRAMES = [
     ),
     BadFrame(
         "an item of a wrong type in a field",
-        items(("default", (Accept.number, 1, 1, 1, 0, ("text",)))),
+        items(("default", (Accept.number, 1, 1, 1, 0, ("text",), ()))),
         "Accept: values has an item of a wrong type",
     ),
     BadFrame("a bad message after a good one", items(GOOD_ITEM, ("default", (200,))), "unknown message number 200"),

@@ -29,6 +29,8 @@ class Peer:
     heard_at: int = 0
     matched: int = 0
     """Durably accepted up to here, in this epoch."""
+    moved_at: int = 0
+    """When ``matched`` last rose."""
     applied: int = 0
     owes: int = 0
     """What it must have accepted before it may join the view again."""
@@ -89,7 +91,7 @@ class Authority:
         if sent_at is not None:
             peer.acked_sent_at = max(peer.acked_sent_at, sent_at)
         peer.heard_at = self.state.now
-        peer.matched = max(peer.matched, message.matched)
+        self.note_matched(peer, message.matched)
         if message.sequence <= peer.acked_sequence:
             return
         if peer.boot != message.boot:
@@ -100,6 +102,12 @@ class Authority:
         peer.acked_sequence = message.sequence
         peer.applied = message.applied
         peer.lease_request = message.lease_request
+
+    def note_matched(self, peer: Peer, matched: int) -> None:
+        """Note what a member has durably accepted."""
+        if matched > peer.matched:
+            peer.matched = matched
+            peer.moved_at = self.state.now
 
     def majority_sent_at(self) -> int:
         """Return the majority-th latest send time of acknowledged heartbeats (own: now); -1 if there is none (L2)."""

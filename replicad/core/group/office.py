@@ -45,6 +45,8 @@ Queued = tuple[bytes, str, int, bytes, int]
 """``(encoded operation, contact, ack, request id, last slot in which it may be acknowledged before it is applied)``."""
 
 
+PATIENCE_HEARTBEATS = 3
+"""Slots are sent again to a member whose acceptances have not moved for so many heartbeats."""
 REPAIRED_LISTED = 64
 """Repaired slots that a watermark lists; it speaks only of the slots above those that fell off the list."""
 
@@ -269,8 +271,7 @@ class Office:
 
     def on_accepted(self, sender: str, message: Accepted) -> None:
         """Count durable acceptances; send again what a member lacks."""
-        peer = self.authority.peers[sender]
-        peer.matched = max(peer.matched, message.matched)
+        self.authority.note_matched(self.authority.peers[sender], message.matched)
         if message.gap:
             self.resend(sender, message.matched)
 
@@ -282,7 +283,7 @@ class Office:
             return
         peer.resent_at = state.now
         size = 0
-        for message in self._accepts(matched + 1, state.now - state.limits.heartbeat_us):
+        for message in self._accepts(matched + 1, state.now - PATIENCE_HEARTBEATS * state.limits.heartbeat_us):
             state.send(name, message)
             size += sum(len(value) for value in message.values)
             if size > 4 * state.limits.page_bytes:
@@ -441,7 +442,8 @@ class Office:
         if rebooted:
             peer.sent_to = min(peer.sent_to, max(message.matched, self.first - 1))
         oldest, since = self.oldest_held()
-        if message.matched < oldest and state.now - since > state.limits.heartbeat_us:
+        patience = PATIENCE_HEARTBEATS * state.limits.heartbeat_us
+        if message.matched < oldest and state.now - max(since, peer.moved_at, peer.resent_at) > patience:
             self.resend(sender, message.matched)
         elif not self.open and message.matched < state.log.committed and peer.sent_to <= state.log.committed:
             peer.sent_to = max(peer.sent_to, state.log.committed)  # it fetches committed slots itself

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 REPAIRS_MAX = 64
 """Slots under repair at one time."""
 PATIENCE_DOUBLINGS_MAX = 4
+LIVE_DOUBLINGS = 2
+"""The batch of a contact that lives is most likely only on its way."""
 REPAIR_ROUND = 1
 
 
@@ -65,8 +67,16 @@ class Repairs:
                 self.ask_again(repair)
 
     def overdue_after(self, contact: str) -> int:
-        """Return how long to wait for this contact's batch: longer if it lives and was only slow (T3)."""
-        return self.office.state.limits.repair_after_us << self.patience.get(contact, 0)
+        """Return how long to wait for this contact's batch: longer if it lives, still longer if it was slow (T3)."""
+        patience = self.patience.get(contact, 0)
+        if self.lives(contact):
+            patience = min(patience + LIVE_DOUBLINGS, PATIENCE_DOUBLINGS_MAX)
+        return self.office.state.limits.repair_after_us << patience
+
+    def lives(self, contact: str) -> bool:
+        """Return whether the contact answers heartbeats."""
+        peer = self.office.authority.peers.get(contact)
+        return peer is None or self.office.view.fresh(peer)
 
     def found(self, slot: int) -> bool:
         """Return whether the batch is held here: then it is relayed to whoever lacks it, and nothing else is needed."""
@@ -77,8 +87,7 @@ class Repairs:
         """Ask all members to promise this slot."""
         office = self.office
         state = office.state
-        peer = office.authority.peers.get(contact)
-        if peer is not None and office.view.fresh(peer):
+        if self.lives(contact):
             self.patience[contact] = min(self.patience.get(contact, 0) + 1, PATIENCE_DOUBLINGS_MAX)
         state.promise_slot(slot, office.epoch, REPAIR_ROUND)
         repair = self.open[slot] = Repair(slot, state.tickets + 1, state.now)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from replicad.core.model.messages import Decided, SlotAccepted
 
 
+PATIENCE_HEARTBEATS = 3
+"""A proposal is sent again to a member that has accepted nothing for so many heartbeats."""
+
+
 @dataclass(slots=True)
 class Proposal:
     """One batch of this contact, in the slot of one ticket."""
@@ -53,6 +57,8 @@ class Tickets:
         """What is asked for and proposed belongs to this epoch."""
         self.proposals: dict[int, Proposal] = {}
         self.newly_chosen: list[int] = []
+        self.heard: dict[str, int] = {}
+        """Member -> when it last accepted something of this contact."""
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -147,6 +153,7 @@ class Tickets:
 
     def on_accepted(self, sender: str, message: SlotAccepted) -> None:
         """Count a member's acceptance of a batch of this contact."""
+        self.heard[sender] = self.state.now
         proposal = self.proposals.get(message.slot)
         if proposal is not None and message.round == 0 and message.epoch == proposal.ticket.epoch:
             proposal.accepted[sender] = None
@@ -259,12 +266,16 @@ class Tickets:
                 self.asked[number] = state.now
                 if office is not None or state.coordinator not in {"", state.node}:
                     self._request(number, office)
+        before = state.now - PATIENCE_HEARTBEATS * state.limits.heartbeat_us
         for slot, proposal in self.proposals.items():
-            if not proposal.chosen and state.now - proposal.sent_at >= 2 * state.limits.heartbeat_us:
-                proposal.sent_at = state.now
-                for name in state.peers():
-                    if name not in proposal.accepted:
-                        state.send(name, SlotAccept(proposal.ticket.epoch, 0, slot, proposal.value))
+            if proposal.chosen or proposal.sent_at > before:
+                continue
+            # Who answers for other slots is only slow: messages get lost with their connection, not one by one.
+            silent = [name for name in state.peers() if self.heard.get(name, 0) <= before]
+            for name in silent:
+                if name not in proposal.accepted:
+                    proposal.sent_at = state.now
+                    state.send(name, SlotAccept(proposal.ticket.epoch, 0, slot, proposal.value))
         self.ask(office)
 
     def is_open(self, request_id: bytes) -> bool:

@@ -3,14 +3,15 @@
 import pytest
 
 from replicad.core.group.office import REPAIRED_LISTED
-from replicad.core.group.repair import PATIENCE_DOUBLINGS_MAX, REPAIRS_MAX
+from replicad.core.group.repair import LIVE_DOUBLINGS, PATIENCE_DOUBLINGS_MAX, REPAIRS_MAX
 from replicad.core.journal.records import SlotPromiseRecord
 from replicad.core.model import messages as m
 from replicad.core.model.limits import Limits
 from replicad.core.model.operations import ACTIVE, NOOP_BATCH
 from tests.core.group.rigs import HEARTBEAT, LIMITS, TICK, Rig, batch, names
 
-AFTER = LIMITS.repair_after_us
+AFTER = LIMITS.repair_after_us << LIVE_DOUBLINGS
+"""How long a contact that lives has for its batch."""
 
 
 def sequencer(count=3, *given, **fields):
@@ -98,7 +99,7 @@ def test_the_time_does_not_grow_without_end():
     repairs = rig.replica.office.repairs
     for slot in range(2, 20):
         repairs.begin(slot, "n2")
-    assert repairs.overdue_after("n2") == AFTER << PATIENCE_DOUBLINGS_MAX
+    assert repairs.overdue_after("n2") == LIMITS.repair_after_us << PATIENCE_DOUBLINGS_MAX
 
 
 def test_a_contact_that_proposes_in_time_loses_its_extra_time_again():
@@ -115,10 +116,10 @@ def test_a_contact_that_proposes_in_time_loses_its_extra_time_again():
 def test_a_contact_that_is_gone_gets_no_extra_time():
     """Nobody waits longer for a node that answers no heartbeat."""
     rig = sequencer(3, "n2")
-    rig.serve(AFTER + 4 * HEARTBEAT, "n3", matched=0)
+    rig.serve(LIMITS.repair_after_us + 4 * HEARTBEAT, "n3", matched=0)
     assert rig.replica.office.repairs.patience == {}
     rig.step("n2", m.TicketRequest(9, 2))
-    rig.serve(AFTER + 2 * TICK, "n3", matched=0)
+    rig.serve(LIMITS.repair_after_us + 2 * TICK, "n3", matched=0)
     assert sorted(rig.replica.office.repairs.open) == [1, 2]
     assert rig.replica.office.repairs.patience == {}
 

@@ -4,6 +4,7 @@ import pytest
 
 from replicad.core.group.configuration import Configuration
 from replicad.core.group.log import value_digest
+from replicad.core.group.tickets import PATIENCE_HEARTBEATS
 from replicad.core.model import messages as m
 from replicad.core.model.limits import Limits
 from replicad.core.model.operations import (
@@ -185,7 +186,7 @@ def test_a_proposal_is_sent_again_to_those_who_did_not_answer():
     rig = proposing()
     rig.step("n2", accepted())
     rig.take_sent()
-    rig.wait(2 * HEARTBEAT + TICK)
+    rig.wait(PATIENCE_HEARTBEATS * HEARTBEAT + TICK)
     assert [item for item in rig.take_sent() if isinstance(item[1], m.SlotAccept)] == [
         ("n3", m.SlotAccept(N2, 0, 1, batch(1)))
     ]
