@@ -7,8 +7,8 @@ MEANINGS = {
     "cluster.name": "Name of the cluster. Nodes of different clusters refuse each other; data directories hold it.",
     "cluster.shared_secret_file": "File whose content, 16 bytes or more, all nodes must know; relative to the settings "
     "file. Empty: none.",
-    "cluster.meta": "The nodes that vote on what groups and nodes there are, in order; absent: all nodes, at most the "
-    "first five. The others follow.",
+    "cluster.meta": "The nodes that vote on what groups and nodes there are, in order; the others follow. Absent: at "
+    "first all nodes, at most five; then an odd number of the nodes that the cluster has.",
     "cluster.limits.lease_ms": "How long a member stays with a coordinator that it heard of; a failover takes about as "
     "long. At least 4 heartbeats.",
     "cluster.limits.heartbeat_ms": "Interval between heartbeats.",
@@ -23,6 +23,7 @@ MEANINGS = {
     "cluster.limits.open_slots_max": "Slots that may be assigned and not yet committed.",
     "cluster.limits.open_bytes_max": "Their bytes. Beyond them writes are answered 429.",
     "cluster.limits.tickets_max": "Tickets of one contact that are under way (active replication).",
+    "cluster.limits.hand_on_bytes": "Active replication: from this size on, other members propose every other operation of the sequencer's own clients.",
     "cluster.limits.repair_after_ms": "A ticket whose batch has not come for so long is a hole: its slot is repaired.",
     "cluster.limits.request_window_slots": "For how many slots a request, or an `Idempotency-Key`, is remembered.",
     "cluster.limits.checkpoint_slots": "A checkpoint is due after so many slots,",

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import secrets
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -23,6 +24,8 @@ PREFIX = "bench"
 ASK_SECONDS = 5.0
 WRITE_SECONDS = 20.0
 """How long the first write of a group, and the removal of the keys at the end, may take."""
+LATE_SECONDS = 1.0
+"""Pause before the keys are deleted when some writes were not answered: they may still be on their way."""
 ELSEWHERE = ("Group", "Protocol", "Coordinator", "Value")
 SENT = re.compile(r"^replicad_peer_sent_bytes_total\{[^}]*\} (\S+)$", re.MULTILINE)
 
@@ -173,6 +176,7 @@ def _measure(cluster: _Cluster, plan: Plan, targets: list[Address]) -> list[Figu
     prefix = f"{PREFIX}/{secrets.token_hex(4)}/"
     groups = list(dict.fromkeys(cell.group for cell in plan.cells))
     found = {cell: Figures(cell, cluster.describe(cell.group)["protocol"]) for cell in plan.cells}
+    answered = False
     try:
         for cell in plan.cells:
             _try_out(cluster, plan, cell, prefix)
@@ -180,10 +184,13 @@ def _measure(cluster: _Cluster, plan: Plan, targets: list[Address]) -> list[Figu
             for _, cell in plan.turns():
                 found[cell].rounds.append(_one(cluster, plan, cell, targets, prefix))
                 step("")
+        answered = not any(each.errors for each in found.values())
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
         raise click.exceptions.Exit(130) from None
     finally:
+        if not answered:
+            time.sleep(LATE_SECONDS)
         _delete(cluster, groups, prefix)
     return list(found.values())
 

@@ -32,9 +32,9 @@ def member() -> None:
     A new voter is a mirror until it has caught up. What would be unsafe is refused, with the reason. A command that was
     cut short is continued by running it again.
 
-    A node that is dead for good, here n2: add another one to the cluster (member add n4 --peer --http --as mirror), give
-    it every place of the dead one (member replace n2 --with n4 --all-groups), then take the dead one out of the cluster
-    (member forget n2). With no other node at hand: member remove n2 --all-groups, then forget.
+    If a node is dead for good, here n2: add another one to the cluster (member add n4 --peer --http --as mirror), give
+    it every place of the dead one (member replace n2 --with n4 --all-groups), then take the dead one out of the
+    cluster (member forget n2). With no other node at hand: member remove n2 --all-groups, then forget.
     """
 
 
@@ -94,8 +94,11 @@ def add(
         call(addresses, "PUT", f"{NODES}/{quote(node, safe='')}", {"peer": peer, "http": http}, ASK_SECONDS)
     body = {"action": "add", "node": node, "as": role}
     if all_groups:
-        inside = [] if role == "mirror" else groups_of(addresses, node, inside=True)  # a mirror there becomes a voter
-        groups = groups_of(addresses, node, inside=False) + inside
+        groups = [
+            each["name"]
+            for each in call(addresses, "GET", GROUPS)
+            if node not in each["members"] and (role == "voter" or node not in each["mirrors"])
+        ]
         change_groups(addresses, groups, body, seconds, as_json=as_json, doing=f"adding {node} as a {role}")
         return
     change(addresses, path(group, "members"), body, seconds, as_json=as_json, doing=f"adding {node} to {group}")
@@ -125,16 +128,15 @@ def change_groups(
         click.echo(f"{body['node']} is in no group that would change")
 
 
-def groups_of(addresses: list[Address], node: str, *, inside: bool) -> list[str]:
-    """Return the names of the groups that a node is a member or mirror of, or of the others."""
-    found = call(addresses, "GET", GROUPS)
-    return [each["name"] for each in found if (node in (*each["members"], *each["mirrors"])) is inside]
+def groups_of(addresses: list[Address], node: str) -> list[str]:
+    """Return the names of the groups that a node is a member or mirror of."""
+    return [each["name"] for each in call(addresses, "GET", GROUPS) if node in (*each["members"], *each["mirrors"])]
 
 
 def _simple(action: str, doing: str, explanation: str, example: str) -> None:
     """Register a command that takes a node and nothing else."""
 
-    @member.command(action, help=explanation, epilog=examples(example, f"{example.split(' --')[0]} --all-groups"))
+    @member.command(action, help=explanation, epilog=examples(example, f"{example.partition(' --')[0]} --all-groups"))
     @click.argument("node")
     @group_option
     @all_groups_option
@@ -147,7 +149,7 @@ def _simple(action: str, doing: str, explanation: str, example: str) -> None:
         body = {"action": action, "node": node}
         doing_it = f"{doing} {node}"
         if all_groups:
-            groups = groups_of(addresses, node, inside=True)
+            groups = groups_of(addresses, node)
             change_groups(addresses, groups, body, seconds, as_json=as_json, doing=doing_it)
             return
         change(addresses, path(group, "members"), body, seconds, as_json=as_json, doing=f"{doing_it} of {group}")
@@ -195,7 +197,7 @@ def replace(
     body = {"action": "replace", "node": node, "with": other}
     doing = f"replacing {node} with {other}"
     if all_groups:
-        groups = groups_of(addresses, node, inside=True)
+        groups = groups_of(addresses, node)
         change_groups(addresses, groups, body, seconds, as_json=as_json, doing=doing)
         return
     change(addresses, path(group, "members"), body, seconds, as_json=as_json, doing=f"{doing} in {group}")
@@ -229,7 +231,9 @@ def list_nodes(addresses: list[Address], *, as_json: bool) -> None:
 @addr_option
 @json_option
 def forget(node: str, seconds: float, addresses: list[Address], *, as_json: bool) -> None:
-    """Remove a node, dead or alive, from the cluster, once no group uses it any more (--all-groups of remove and replace).
+    """Remove a node, dead or alive, from the cluster.
+
+    No group may use it any more: first replicad member replace or remove, with --all-groups.
 
     If it votes on _meta, it first loses that vote, and its office there if it has it; another node takes its place if
     one has caught up. Refused if too few voters of _meta would answer.

@@ -107,6 +107,7 @@ class Swarm:
 def draw(seed: int, nodes: int) -> Swarm:
     """Return the mix of this seed for a group of so many nodes; where members change, there are two nodes more."""
     limits = _limits(Random(f"{seed}/limits"))
+    limits = replace(limits, hand_on_bytes=Random(f"{seed}/limits/hand_on").choice((1, 60, 100_000, 100_000)))
     random = Random(f"{seed}/swarm")
     nemesis = replace(_nemesis(Random(f"{seed}/swarm/nemesis")), diverge_us=_diverge_us(seed), **_changes(seed))
     founders = nodes

@@ -107,6 +107,7 @@ class LimitSettings(_Strict):
     open_slots_max: Positive = _LIMITS.open_slots_max
     open_bytes_max: Positive = _LIMITS.open_bytes_max
     tickets_max: Positive = _LIMITS.tickets_max
+    hand_on_bytes: Positive = _LIMITS.hand_on_bytes
     repair_after_ms: Positive = _LIMITS.repair_after_us // 1000
     request_window_slots: Positive = _LIMITS.request_window_slots
     checkpoint_slots: Positive = _LIMITS.checkpoint_slots

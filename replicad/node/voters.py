@@ -2,8 +2,7 @@
 
 A node that comes is a mirror first. It becomes a voter when there are two of them to go from 1 to 3 or from 3 to 5, or
 one that makes the number odd. A silent voter stays one: it may come back, and only the operator knows that it will not,
-and forgets the node. Whoever coordinates ``_meta`` acts, one change at a time. Voters that the settings name stay as they
-are.
+and forgets the node. Whoever coordinates ``_meta`` acts, one change at a time; not where the settings name the voters.
 """
 
 from __future__ import annotations

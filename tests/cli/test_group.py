@@ -95,6 +95,55 @@ def test_a_new_node_is_made_known_first(replicad):
         assert (result.exit_code, "go together" in result.output) == (2, True)
 
 
+def test_a_node_is_forgotten(replicad):
+    """The time that it may take reaches the node: it may have a vote to lose first."""
+    with served() as (node, address):
+        result = replicad("member", "forget", "n4", "--timeout", 5, addr=address)
+        assert (result.exit_code, result.output) == (0, "node n4 is removed from the cluster\n")
+        assert node.administration.asked == [("remove node", "n4", 5.0)]
+
+
+GROUPS = [
+    {"name": "default", "members": ["n1", "n2"], "mirrors": []},
+    {"name": "orders", "members": ["n1", "n3"], "mirrors": ["n2"]},
+    {"name": "users", "members": ["n1", "n3"], "mirrors": []},
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "groups"),
+    [
+        (("replace", "n2", "--with", "n4"), ["default", "orders"]),
+        (("remove", "n2"), ["default", "orders"]),
+        (("add", "n2"), ["orders", "users"]),
+        (("add", "n2", "--as", "mirror"), ["users"]),
+    ],
+    ids=" ".join,
+)
+def test_changes_in_all_groups(replicad, arguments, groups):
+    """Each group that is concerned is changed in turn; each step is printed with its group."""
+    listed = answer(200, json.dumps(GROUPS).encode())
+    with Scripted(listed, *[answer(200, b'["done"]')] * len(groups)) as node:
+        result = replicad("member", *arguments, "--all-groups", addr=node.address)
+    assert (result.exit_code, result.output) == (0, "".join(f"{group}: done\n" for group in groups))
+    assert [body(head).split()[1] for head in node.heads[1:]] == [
+        f"/v1/replicad/groups/{group}/members?timeout=60s" for group in groups
+    ]
+
+
+def test_a_change_in_all_groups_stops_where_it_fails(replicad):
+    """What was done is printed, and what is left is named; a node in no group is no failure."""
+    listed = answer(200, json.dumps(GROUPS).encode())
+    refused = answer(409, b"It is behind.", "X-Replicad-Outcome: definite")
+    with Scripted(listed, answer(200, b'["done"]'), refused) as node:
+        result = replicad("member", "remove", "n1", "--all-groups", addr=node.address)
+    assert result.exit_code == 2
+    assert result.output == "default: done\nreplicad: group orders: It is behind. (groups not done: orders, users)\n"
+    with Scripted(listed) as node:
+        result = replicad("member", "remove", "n9", "--all-groups", addr=node.address)
+    assert (result.exit_code, result.output) == (0, "n9 is in no group that would change\n")
+
+
 def test_every_command_has_an_example(replicad):
     """--help of each command ends with an example."""
     for name, commands in (

@@ -143,6 +143,10 @@ class FakeAdministration:
         self.asked.append((action, group.name, name, other, seconds, mirror))
         return ["done"]
 
+    async def remove_node(self, name, seconds):
+        self.asked.append(("remove node", name, seconds))
+        return {"name": name, "removed": True}
+
     async def put_node(self, name, entry):
         self.asked.append(("node", name, entry))
         return {"name": name}

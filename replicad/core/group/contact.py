@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from replicad.core.group.tickets import Tickets
 from replicad.core.model.messages import Durable, Forward, ForwardRefused, ReadPoint, ReadProbe
-from replicad.core.model.operations import ACK_ALL, ACTIVE, EXPIRED
+from replicad.core.model.operations import ACK_ALL, ACTIVE, EXPIRED, check_operation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from replicad.core.group.office import Office
     from replicad.core.group.slots import Slots
     from replicad.core.group.state import GroupState
@@ -34,6 +36,24 @@ class Pending:
     sent_at: int
     queued: bool = False
     """It waits for a ticket."""
+    proposer: str = ""
+    """The member that was asked to propose it ("": this node does, or the primary)."""
+    origin: str = ""
+    """Whose client brought it ("": this node's)."""
+
+
+def pages(operations: list[bytes], limit: int) -> Iterator[tuple[bytes, ...]]:
+    """Yield the operations in order, in portions that end when they exceed ``limit`` bytes."""
+    page: list[bytes] = []
+    size = 0
+    for operation in operations:
+        page.append(operation)
+        size += len(operation)
+        if size > limit:
+            yield tuple(page)
+            page, size = [], 0
+    if page:
+        yield tuple(page)
 
 
 class Contact:
@@ -47,6 +67,8 @@ class Contact:
         self.probe_number = 0
         self.served = (0, "")
         """The (epoch, coordinator) that everything pending was last sent to."""
+        self.large = 0
+        """Large operations of the sequencer's own clients, counted: members take turns with them."""
 
     # --- writes -----------------------------------------------------------------------------------------------------
 
@@ -68,6 +90,10 @@ class Contact:
         if not operations:
             return
         if self.proposes():
+            if office is not None and any(
+                len(operation) >= state.limits.hand_on_bytes for _, operation, _ in operations
+            ):
+                operations = self._hand_on(operations, office)
             self.tickets.enqueue([request_id for request_id, _, _ in operations])
             self.tickets.ask(office)
         elif office is not None:
@@ -84,6 +110,61 @@ class Contact:
         """Return whether this contact proposes its batches itself: the group's preference, and it is a voter (P1)."""
         configuration = self.state.configuration
         return configuration is not None and configuration.protocol == ACTIVE and self.state.is_voter()
+
+    def _hand_on(self, operations: list[tuple[bytes, bytes, int]], office: Office) -> list[tuple[bytes, bytes, int]]:
+        """Let other members of the view propose every other large operation; return those that stay here.
+
+        The sequencer serves everyone; that its own clients' large values leave it once instead of n-1 times keeps it
+        from becoming the bottleneck. Whose operation is proposed by whom is settled at assignment (P1).
+        """
+        state = self.state
+        members = [name for name in office.view.members() if name != state.node]
+        stay = []
+        handed: dict[str, list[bytes]] = {}
+        for item in operations:
+            request_id, operation, ack = item
+            if len(operation) < state.limits.hand_on_bytes or ack != ACK_ALL or not members:
+                stay.append(item)
+                continue
+            self.large += 1
+            if self.large % 2:
+                stay.append(item)
+                continue
+            pending = self.pending[request_id]
+            pending.proposer = members[self.large // 2 % len(members)]
+            pending.sent, pending.sent_at = True, state.now
+            handed.setdefault(pending.proposer, []).append(operation)
+        for name, encoded in handed.items():
+            for page in pages(encoded, state.limits.page_bytes):
+                state.send(name, Forward(ACK_ALL, page))
+        return stay
+
+    def adopt(self, sender: str, message: Forward) -> None:
+        """Propose operations of the sequencer's clients as if they were those of this node's."""
+        state = self.state
+        taken: list[bytes] = []
+        refused: list[bytes] = []
+        size = sum(len(pending.operation) for pending in self.pending.values() if pending.origin)
+        for encoded in message.operations:
+            try:
+                operation = check_operation(encoded)
+            except ValueError as error:
+                state.event("bad_operation", sender=sender, reason=str(error))
+                continue
+            if operation.request_id in self.pending:
+                continue  # it came twice, or a client brought the same idempotency key here
+            size += len(encoded)
+            if size > state.limits.open_bytes_max or state.full or state.leaving:
+                refused.append(operation.request_id)
+                continue
+            self.pending[operation.request_id] = Pending(
+                encoded, ACK_ALL, operation.base, sent=True, sent_at=state.now, origin=sender
+            )
+            taken.append(operation.request_id)
+        if refused:
+            state.send(sender, ForwardRefused(overloaded=True, request_ids=tuple(refused)))
+        self.tickets.enqueue(taken)
+        self.tickets.ask(None)
 
     def take_tickets(self, office: Office | None) -> None:
         """End of a step: ask, propose with the tickets of the own office, settle and announce what is decided."""
@@ -105,21 +186,14 @@ class Contact:
         """Send to the primary, one Forward per acknowledgement level and page."""
         state = self.state
         levels: dict[int, list[bytes]] = {}
-        size = 0
         for request_id, operation, ack in operations:
             pending = self.pending[request_id]
             pending.sent = True
             pending.sent_at = state.now
             levels.setdefault(ack, []).append(operation)
-            size += len(operation)
-            if size > state.limits.page_bytes:
-                self._send_levels(levels)
-                levels, size = {}, 0
-        self._send_levels(levels)
-
-    def _send_levels(self, levels: dict[int, list[bytes]]) -> None:
         for ack, encoded in levels.items():
-            self.state.send(self.state.coordinator, Forward(ack, tuple(encoded)))
+            for page in pages(encoded, state.limits.page_bytes):
+                state.send(state.coordinator, Forward(ack, page))
 
     def tick(self, office: Office | None) -> list[tuple[int, bool]]:
         """Send again to a new coordinator at once, and to the same one after a while; give up expired operations.
@@ -140,15 +214,21 @@ class Contact:
         for request_id, pending in self.pending.items():
             if state.applied >= pending.base + window:
                 expired.append(request_id)
-            elif fresh or not pending.sent or state.now - pending.sent_at >= patience:
+            elif (
+                fresh
+                or not pending.sent
+                or state.now - pending.sent_at >= patience
+                or (pending.proposer and (office is None or pending.proposer not in office.view.joined))
+            ):
                 if self.tickets.is_open(request_id):
                     continue
+                pending.proposer = ""
                 pending.sent_at = state.now
                 again.append((request_id, pending.operation, pending.ack))
         for request_id in expired:
             # D2: every slot in which it might have been applied has been applied here, without it.
-            del self.pending[request_id]
-            state.out.refused_requests.append((request_id, "expired"))
+            if not self.pending.pop(request_id).origin:
+                state.out.refused_requests.append((request_id, "expired"))
         self._pass_on(again, office)
         self.tickets.tick(office)
         return self._tick_probes(office)
@@ -169,8 +249,8 @@ class Contact:
         window = self.state.limits.request_window_slots
         for request_id in [rid for rid, pending in self.pending.items() if slot >= pending.base + window]:
             # It may have been applied in a slot never seen here and forgotten since: nobody can know (D2).
-            del self.pending[request_id]
-            self.state.out.refused_requests.append((request_id, "unknown_outcome"))
+            if not self.pending.pop(request_id).origin:
+                self.state.out.refused_requests.append((request_id, "unknown_outcome"))
 
     def abandon(self, request_id: bytes) -> bool:
         """Forget an operation whose client's deadline passed; True if it may have been sent."""

@@ -75,7 +75,10 @@ def _dispatch_member(replica: Replica, sender: str, disk: str, message: m.Messag
         case m.Accept():
             replica.acceptor.on_accept(sender, message)
         case m.Forward():
-            replica.tenure.on_forward(sender, message, replica.office)
+            if replica.office is None and sender == replica.coordinator and replica.contact.proposes():
+                replica.contact.adopt(sender, message)
+            else:
+                replica.tenure.on_forward(sender, message, replica.office)
         case m.SlotAccept():
             replica.slots.on_slot_accept(sender, message)
         case m.SlotAccepted() if message.round == 0:

@@ -40,6 +40,8 @@ class Limits:
     """Slots (and their bytes) that are assigned but not yet committed."""
     tickets_max: int = 8
     """Tickets of one contact that are asked for or whose slots are not yet chosen (active replication)."""
+    hand_on_bytes: int = 16_384
+    """From this size on, other members propose every other operation of the sequencer's own clients."""
     repair_after_us: int = 150_000
     """A ticket whose batch has not come for so long is a hole: its slot is repaired."""
     request_window_slots: int = 16_384

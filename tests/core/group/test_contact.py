@@ -4,7 +4,7 @@ import pytest
 
 from replicad.core.group.contact import RESEND_LEASES
 from replicad.core.model import messages as m
-from replicad.core.model.operations import ACK_ALL, ACK_MAJORITY, ACK_ONE, APPLIED, EXPIRED, Result
+from replicad.core.model.operations import ACK_ALL, ACK_MAJORITY, ACK_ONE, ACTIVE, APPLIED, EXPIRED, Result, decode_batch
 from tests.core.group.rigs import HEARTBEAT, LEASE, LIMITS, TICK, Rig, ack, batch, epoch_of, heartbeat, operation
 
 ID, ENCODED = operation(1)
@@ -322,3 +322,54 @@ def test_a_lower_level_is_not_promised_beyond_the_window():
     rig.step("n3", m.Forward(ACK_MAJORITY, (operation(3, base=1)[1],)))
     rig.accept_all()
     assert rig.of(m.Durable) == [m.Durable((operation(3)[0],))]
+
+
+# --- handing on (active replication) --------------------------------------------------------------------------------
+
+
+def large(number):
+    """An operation that is large enough to be handed on."""
+    return operation(number, value=b"v" * LIMITS.hand_on_bytes)
+
+
+def test_members_take_turns_with_large_operations_of_the_sequencers_clients():
+    """Every other one leaves the sequencer once, as a Forward, and the next one goes to the next member."""
+    rig = Rig("n1", protocol=ACTIVE)
+    rig.elect()
+    rig.serve(4 * HEARTBEAT)
+    assert rig.replica.view == ("n1", "n2", "n3")
+    rig.take_sent()
+    operations = [large(number) for number in range(1, 5)]
+    rig.submit(*operations)
+    sent = rig.take_sent()
+    assert [(to, m_) for to, m_ in sent if isinstance(m_, m.Forward)] == [
+        ("n3", m.Forward(ACK_ALL, (operations[1][1],))),
+        ("n2", m.Forward(ACK_ALL, (operations[3][1],))),
+    ]
+    (accept, _) = [m_ for _, m_ in sent if isinstance(m_, m.SlotAccept)]
+    assert decode_batch(accept.value)[1] == (operations[0][1], operations[2][1])
+
+
+def test_an_operation_that_was_handed_on_comes_back_when_its_member_leaves_the_view():
+    """Its client must not wait for a member that is gone (T4)."""
+    rig = Rig("n1", protocol=ACTIVE)
+    rig.elect()
+    rig.serve(4 * HEARTBEAT)
+    rig.submit(large(1), large(2))
+    rig.take_sent()
+    rig.serve(3 * LEASE, "n2")
+    proposed = [decode_batch(m_.value)[1] for _, m_ in rig.take_sent(m.SlotAccept)]
+    forwarded = [m_.operations for to, m_ in rig.take_sent(m.Forward)]
+    assert (large(2)[1],) in proposed or (large(2)[1],) in forwarded
+
+
+def test_a_member_proposes_what_the_sequencer_hands_on():
+    """It asks for a ticket as for its own clients, and answers nobody."""
+    rig = Rig("n2", protocol=ACTIVE)
+    rig.follow("n1")
+    rig.take_sent()
+    rig.step("n1", m.Forward(ACK_ALL, (large(1)[1],)))
+    assert [m_ for _, m_ in rig.take_sent() if isinstance(m_, m.TicketRequest)] == [m.TicketRequest(7, 1)]
+    rig.step("n1", m.Ticket(7, 1, epoch_of("n1"), 1, 1, 1, ("n1", "n2")))
+    assert {decode_batch(m_.value)[1] for _, m_ in rig.take_sent(m.SlotAccept)} == {(large(1)[1],)}
+    assert rig.refused_requests == []
