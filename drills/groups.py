@@ -250,7 +250,7 @@ def main() -> None:
     options.add_argument("--idle", type=float, default=20.0, help="seconds of idleness measured (default: %(default)s)")
     options.add_argument("--seconds", type=float, default=5.0, help="of each load (default: %(default)s)")
     options.add_argument("--rounds", type=int, default=3, help="of both loads (default: %(default)s)")
-    options.add_argument("--rate", type=int, default=1000, help="writes a second (default: %(default)s)")
+    options.add_argument("--rate", type=int, default=300, help="writes a second (default: %(default)s)")
     options.add_argument("--clients", type=int, default=50, help="default: %(default)s")
     options.add_argument("--log-bytes", type=int, default=320_000_000, help="values for one group (default: 320 MB)")
     chosen = options.parse_args()

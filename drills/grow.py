@@ -58,11 +58,8 @@ class Growing:
             await kill
         if action == "add":
             self.members.append(name)
-            # A majority of _meta's voters must be up for the next change: its voters grow with the cluster.
-            await self.repeat("member", "add", name, "--group", "_meta")
         else:
             self.members.remove(name)
-            await self.repeat("member", "demote", name, "--group", "_meta")
         await self.load.more(50)
         seconds = time.monotonic() - begin
         what = f"{action} {name}" + (", with a kill meanwhile" if kill else "")

@@ -107,7 +107,7 @@ class Swarm:
 def draw(seed: int, nodes: int) -> Swarm:
     """Return the mix of this seed for a group of so many nodes; where members change, there are two nodes more."""
     limits = _limits(Random(f"{seed}/limits"))
-    limits = replace(limits, hand_on_bytes=Random(f"{seed}/limits/hand_on").choice((1, 60, 100_000, 100_000)))
+    limits = _ticket_limits(limits, Random(f"{seed}/limits/tickets"))
     random = Random(f"{seed}/swarm")
     nemesis = replace(_nemesis(Random(f"{seed}/swarm/nemesis")), diverge_us=_diverge_us(seed), **_changes(seed))
     founders = nodes
@@ -155,6 +155,15 @@ def _limits(random: Random) -> Limits:
         digest_slots=random.choice((1, 4, 16)),
         page_entries=random.choice((1, 4, 32)),
         page_bytes=random.choice((2_048, 16_384)) + value_bytes_max,
+    )
+
+
+def _ticket_limits(limits: Limits, random: Random) -> Limits:
+    return replace(
+        limits,
+        tickets_max=random.choice((1, 2, 8)),
+        repair_after_us=random.choice((10_000, 40_000, 150_000)),
+        hand_on_bytes=random.choice((1, 60, 100_000, 100_000)),
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicad.core.group.state import Role
 from replicad.node.clock import now_us
+from replicad.node.definitions import META
 
 if TYPE_CHECKING:
     from replicad.node.group_runtime import GroupRuntime
@@ -15,9 +17,11 @@ HEARD_LATELY_US = 10_000_000
 def missing(group: GroupRuntime) -> list[str]:
     """Return, in words, what keeps this group from serving here; empty when it is ready."""
     replica = group.replica
-    if replica.role == "removed":
+    if replica.role == Role.REMOVED:
+        if group.name == META:
+            return [f"this node was removed from the cluster: stop it, or bring it back: {_addition(group)}"]
         return [f"group {group.name}: this node is no member any more, and is about to delete what it holds of it"]
-    if replica.role == "unformed":
+    if replica.role == Role.UNFORMED:
         reasons = replica.membership.obstacles()
         why = "; ".join(reasons) or "the first initial member is about to form it"
         if group.node.name not in replica.state.initial_members:
@@ -27,10 +31,12 @@ def missing(group: GroupRuntime) -> list[str]:
         return [f"group {group.name} is not formed; all initial members must be present and empty: {why}"]
     if group.transfers.installing or replica.state.rebuilding:
         return [f"group {group.name} is being rebuilt here from the others"]
-    if replica.role == "learner":
+    if replica.role == Role.LEARNER:
         return [f"group {group.name}: this disk waits to be re-admitted. {_advice(group)}"]
     if replica.state.full:
         return [f"group {group.name}: the disk is full"]
+    if not replica.coordinator and replica.role == Role.MIRROR:
+        return [f"group {group.name}: this node is a mirror of it, and its coordinator is not in touch"]
     if not replica.coordinator:
         return [f"group {group.name} has no coordinator: no majority of its members is in touch. {_advice(group)}"]
     return []
@@ -39,7 +45,7 @@ def missing(group: GroupRuntime) -> list[str]:
 def _advice(group: GroupRuntime) -> str:
     replica = group.replica
     if replica.membership.stranger:
-        return f"The group goes on without this node: replicad member add {group.node.name} --group {group.name}"
+        return f"The group goes on without this node: {_addition(group)}"
     configuration = replica.state.configuration
     # Who has committed more may have been re-admitted in a configuration that is not known here yet.
     disks = {
@@ -57,6 +63,15 @@ def _advice(group: GroupRuntime) -> str:
         " a past. Put the lost data directories back; if they are gone for good, save what is here with ?stale,"
         " stop the node that holds most, and run replicad recover there: it shows what may be lost, and asks."
     )
+
+
+def _addition(group: GroupRuntime) -> str:
+    """Return the command that makes this node a member."""
+    command = f"replicad member add {group.node.name}"
+    if group.name != META:
+        return f"{command} --group {group.name}"
+    own = group.node.settings.own
+    return f"{command} --peer {own.peer_address()} --http {own.http_address()}"
 
 
 def status(group: GroupRuntime) -> dict[str, object]:

@@ -136,6 +136,7 @@ class MetaVoters:
         meta.log.info("meta_voters_changed", change=kind, member=name, refused=refusal)
         if not refusal:
             self._pause = PAUSE_US
+            self._next_look = 0  # an even number is no place to stay
             return
         self._not_before = now_us() + self._pause
         self._pause = min(2 * self._pause, PAUSE_US_MAX)

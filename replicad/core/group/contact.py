@@ -107,9 +107,15 @@ class Contact:
             self._forward(operations)
 
     def proposes(self) -> bool:
-        """Return whether this contact proposes its batches itself: the group's preference, and it is a voter (P1)."""
+        """Return whether this contact proposes its batches itself (P1).
+
+        That is the group's preference, it is a voter, and it has caught up: one that is far behind could not accept the
+        slots that it would get, and each would be a hole.
+        """
         configuration = self.state.configuration
-        return configuration is not None and configuration.protocol == ACTIVE and self.state.is_voter()
+        if configuration is None or configuration.protocol != ACTIVE or not self.state.is_voter():
+            return False
+        return not self.tickets.slots.far_behind()
 
     def _hand_on(self, operations: list[tuple[bytes, bytes, int]], office: Office) -> list[tuple[bytes, bytes, int]]:
         """Let other members of the view propose every other large operation; return those that stay here.

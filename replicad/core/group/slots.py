@@ -67,6 +67,11 @@ class Slots:
         """Return how far above the committed prefix slots are taken."""
         return 4 * self.state.limits.open_slots_max
 
+    def far_behind(self) -> bool:
+        """Return whether the group has committed so much more that new slots are soon out of reach here."""
+        epoch, committed = self.watermark
+        return epoch == self.state.epoch and committed > self.state.log.committed + self.reach() // 2
+
     def enter(self, sender: str, epoch: int) -> bool:
         """Return whether ``epoch`` is not too old; take up a newer one: its coordinator was elected (A1)."""
         state = self.state

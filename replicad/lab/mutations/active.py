@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from replicad.core.journal.records import WatermarkRecord
 from replicad.core.model.messages import SlotAccepted
 from replicad.core.model.operations import NOOP_BATCH, OPERATIONS, decode_batch, decode_operation, encode_batch
 from replicad.core.model.operations import encode_operation as encode
@@ -92,13 +93,28 @@ register(
 )(
     instead(lambda self, slot, epoch, round_: epoch >= self.state.promised)  # noqa: ARG005 - the original's names
 )
-register(
+
+
+@register(
     "slot-promise-forgotten",
     "A1",
     "promises of single slots are not written",
     "core.group.state:GroupState",
     "promise_slot",
-)(instead(lambda self, slot, epoch, round_: self.slot_promises.__setitem__(slot, (epoch, round_))))
+)
+def _slot_promise_forgotten(_original: Function) -> Function:
+    def promise_slot(self: Any, slot: int, epoch: int, round_: int) -> None:
+        self.slot_promises[slot] = (epoch, round_)
+        self.append(WatermarkRecord(self.log.committed))
+
+    return promise_slot
+
+
+covered(
+    "slot-promise-forgotten",
+    "the sequencer is in every view, never restarts within its epoch, and repairs only what it has not accepted: its own "
+    "promise keeps round 0 from being committed",
+)
 register("repair-ignores-view", "C1", "a majority alone commits a repaired slot", REPAIRS, "accepted")(
     lambda original: lambda self, repair: _without_view(self, lambda: original(self, repair))
 )

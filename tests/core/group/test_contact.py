@@ -373,3 +373,14 @@ def test_a_member_proposes_what_the_sequencer_hands_on():
     rig.step("n1", m.Ticket(7, 1, epoch_of("n1"), 1, 1, 1, ("n1", "n2")))
     assert {decode_batch(m_.value)[1] for _, m_ in rig.take_sent(m.SlotAccept)} == {(large(1)[1],)}
     assert rig.refused_requests == []
+
+
+def test_a_contact_that_is_far_behind_asks_for_no_tickets():
+    """It could not accept the slots that it would get, so the sequencer proposes for it until it has caught up."""
+    rig = Rig("n2", protocol=ACTIVE)
+    rig.follow("n1", committed=4 * LIMITS.open_slots_max)
+    rig.take_sent()
+    rig.submit(operation(1))
+    sent = [m_ for _, m_ in rig.take_sent()]
+    assert [m_ for m_ in sent if isinstance(m_, m.TicketRequest)] == []
+    assert m.Forward(ACK_ALL, (operation(1)[1],)) in sent
