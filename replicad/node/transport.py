@@ -75,6 +75,8 @@ class _Peer:
     dialers: list[asyncio.Task[None]] = field(default_factory=list)
     stats: PeerStats = field(default_factory=PeerStats)
     up: bool = False
+    here: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the peer has opened a link to this node: it is worth dialing at once."""
 
 
 class Transport:
@@ -301,8 +303,20 @@ class Transport:
                     raise
                 if link.terms is not None and link.age_ticks >= STEADY_TICKS:
                     backoff = BACKOFF_SECONDS_MIN
-            await asyncio.sleep(backoff * self._random.uniform(0.5, 1.0))
-            backoff = min(2 * backoff, BACKOFF_SECONDS_MAX)
+            if await self._heard_within(peer, backoff * self._random.uniform(0.5, 1.0)):
+                backoff = BACKOFF_SECONDS_MIN
+            else:
+                backoff = min(2 * backoff, BACKOFF_SECONDS_MAX)
+
+    async def _heard_within(self, peer: _Peer, seconds: float) -> bool:
+        """Wait; return True at once when the peer opens a link to this node meanwhile."""
+        peer.here.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await peer.here.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def _make_link(self, peer: _Peer, channel: str, ended: asyncio.Future[str]) -> OutgoingLink:
         def on_ready(link: OutgoingLink) -> None:
@@ -359,10 +373,15 @@ class Transport:
     def _admit(self, hello: Hello) -> None:
         """Refuse a node that nobody has told us of."""
         if hello.node not in self._peers:
-            raise RefusedError(f"node {hello.node!r} is not in the settings of {self.node}")
+            raise RefusedError(
+                f"node {hello.node!r} is not known to {self.node}: it is neither in its settings nor registered "
+                f"(replicad member add {hello.node} --peer HOST:PORT --http HOST:PORT)"
+            )
 
     def _replace(self, link: IncomingLink, terms: Terms) -> None:
         """Close older links of the same peer and channel: it dials again only when it has given those up."""
+        if terms.node in self._peers:
+            self._peers[terms.node].here.set()
         for other in list(self._incoming):
             if (
                 other is not link

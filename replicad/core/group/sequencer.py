@@ -36,7 +36,12 @@ class Sequencer:
         """``(contact, boot, ticket)`` that no slot could be assigned for yet."""
 
     def request(self, contact: str, boot: int, ticket: int) -> None:
-        """Take a request; asking again gets the same slot again; the holder finds out whether it is lost (T1)."""
+        """Take a request; asking again gets the same slot again; the holder finds out whether it is lost (T1).
+
+        A contact that answers no heartbeats gets nothing: the ticket would hardly reach it, and leave a hole.
+        """
+        if not self.office.repairs.lives(contact):
+            return
         book = self.books.get(contact)
         if book is None or book.boot != boot:
             book = self.books[contact] = Book(boot)

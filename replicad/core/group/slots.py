@@ -68,9 +68,15 @@ class Slots:
         return 4 * self.state.limits.open_slots_max
 
     def far_behind(self) -> bool:
-        """Return whether the group has committed so much more that new slots are soon out of reach here."""
+        """Return whether the group has committed so much more that new slots are soon out of reach here.
+
+        As long as no watermark of this epoch was heard, nobody knows.
+        """
+        state = self.state
+        if state.coordinator == state.node:
+            return False
         epoch, committed = self.watermark
-        return epoch == self.state.epoch and committed > self.state.log.committed + self.reach() // 2
+        return epoch != state.epoch or committed > state.log.committed + self.reach() // 2
 
     def enter(self, sender: str, epoch: int) -> bool:
         """Return whether ``epoch`` is not too old; take up a newer one: its coordinator was elected (A1)."""

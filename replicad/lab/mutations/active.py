@@ -112,8 +112,8 @@ def _slot_promise_forgotten(_original: Function) -> Function:
 
 covered(
     "slot-promise-forgotten",
-    "the sequencer is in every view, never restarts within its epoch, and repairs only what it has not accepted: its own "
-    "promise keeps round 0 from being committed",
+    "the sequencer is in every view, never restarts within its epoch, and repairs only what it has not accepted: "
+    "its own promise keeps round 0 from being committed",
 )
 register("repair-ignores-view", "C1", "a majority alone commits a repaired slot", REPAIRS, "accepted")(
     lambda original: lambda self, repair: _without_view(self, lambda: original(self, repair))

@@ -4,7 +4,16 @@ import pytest
 
 from replicad.core.group.contact import RESEND_LEASES
 from replicad.core.model import messages as m
-from replicad.core.model.operations import ACK_ALL, ACK_MAJORITY, ACK_ONE, ACTIVE, APPLIED, EXPIRED, Result, decode_batch
+from replicad.core.model.operations import (
+    ACK_ALL,
+    ACK_MAJORITY,
+    ACK_ONE,
+    ACTIVE,
+    APPLIED,
+    EXPIRED,
+    Result,
+    decode_batch,
+)
 from tests.core.group.rigs import HEARTBEAT, LEASE, LIMITS, TICK, Rig, ack, batch, epoch_of, heartbeat, operation
 
 ID, ENCODED = operation(1)

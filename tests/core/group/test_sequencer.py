@@ -128,7 +128,17 @@ def test_tickets_begin_above_what_the_election_found():
     prepare = rig.elect({"n2": {"entries": [(2, old, 0, value_digest(batch(2)))]}})
     rig.step("n2", m.Values(prepare.epoch, ((2, old, 0, batch(2)),)))
     assert rig.replica.office.recovered == 2
+    rig.acknowledge()
     assert slots_of(ask(rig)) == [3]
+
+
+def test_a_contact_that_is_not_heard_gets_no_ticket():
+    """It would hardly reach it, and leave a hole for everyone; the contact asks again."""
+    rig = sequencer(3)
+    rig.serve(4 * HEARTBEAT, "n3")
+    assert ask(rig) == []
+    rig.serve(HEARTBEAT)
+    assert slots_of(ask(rig)) == [1]
 
 
 def test_the_sequencers_own_clients_need_no_messages_for_a_ticket():
