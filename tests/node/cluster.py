@@ -216,6 +216,9 @@ def _resident_bytes(pid: int) -> int:
 class Cluster:
     """Nodes ``n1``, ``n2``, … with a settings file in one directory."""
 
+    protocol = "remote-write"
+    """Of the group ``default``; some tests run with both."""
+
     def __init__(self, directory: Path, count: int = 3, settings: dict[str, dict[str, int]] | None = None) -> None:
         """``settings``: table of the settings file (``cluster.limits``, ``node``) -> setting -> value."""
         self.directory = directory
@@ -228,6 +231,8 @@ class Cluster:
         for node in self.nodes.values():
             listen = f'http_listen = "127.0.0.1:{node.http}"\npeer_listen = "127.0.0.1:{node.peer}"'
             lines.append(f'[nodes.{node.name}]\n{listen}\ndata = "{node.name}"')
+        if "groups.default" not in (settings or {}):
+            lines.append(f'[groups.default]\nprotocol = "{self.protocol}"')
         for table, values in (settings or {}).items():
             lines.append(f"[{table}]\n" + "\n".join(f"{name} = {value}" for name, value in values.items()))
         directory.mkdir(parents=True, exist_ok=True)
