@@ -23,7 +23,7 @@ MEANINGS = {
     "cluster.limits.open_slots_max": "Slots that may be assigned and not yet committed.",
     "cluster.limits.open_bytes_max": "Their bytes. Beyond them writes are answered 429.",
     "cluster.limits.tickets_max": "Tickets of one contact that are under way (active replication).",
-    "cluster.limits.hand_on_bytes": "From this size on, other members propose every other operation of the sequencer's clients.",
+    "cluster.limits.hand_on_bytes": "From this size on, members take turns with operations of the sequencer's clients.",
     "cluster.limits.repair_after_ms": "A ticket whose batch has not come for so long is a hole: its slot is repaired.",
     "cluster.limits.request_window_slots": "For how many slots a request, or an `Idempotency-Key`, is remembered.",
     "cluster.limits.checkpoint_slots": "A checkpoint is due after so many slots,",

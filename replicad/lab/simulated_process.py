@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from replicad.lab.virtual_log import VirtualLog
 
 TICK_US = 10_000
+TICK_LATE_US = 1_500
+"""After a pause."""
 
 Method = Callable[..., Effects | None]
 
@@ -145,7 +147,10 @@ class SimulatedProcess:
         self.paused = True
 
     def resume(self) -> None:
-        """Go on (SIGCONT): first the step that was interrupted, then everything that came in meanwhile, in order."""
+        """Go on (SIGCONT): first the step that was interrupted, then everything that came in meanwhile, in order.
+
+        A tick that is due comes last, and a little later: an event loop serves its sockets before its timers.
+        """
         if self.dead or not self.paused:
             return
         self.paused = False
@@ -154,7 +159,10 @@ class SimulatedProcess:
             self._drive(steps)
         while self._backlog and not self.paused and not self.dead:
             handler, arguments = self._backlog.popleft()
-            handler(*arguments)
+            if handler == self._tick:
+                self.simulator.queue.after(TICK_LATE_US, self.post, handler)
+            else:
+                handler(*arguments)
 
     # --- effects ------------------------------------------------------------------------------------------------------
 

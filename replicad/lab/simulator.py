@@ -183,6 +183,7 @@ class Simulator:
         for name, node in self.nodes.items():
             if node.process is not None:
                 node.process.put_out_fuse()
+                node.process.replica.change_requests.pending.clear()
                 node.process.log.hang_until = 0
             if node.full:
                 node.set_full(full=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicad.core.group.effects import BeginTransfer, InstallCheckpoint, SendChunk, WriteChunk
+from replicad.core.group.state import Role
 from replicad.core.journal.records import CheckpointRecord
 from replicad.core.model.messages import CheckpointChunk, FetchCheckpoint, FetchSlots, Slots, Truncated
 
@@ -146,6 +147,8 @@ class CatchUp:
                 continue
             if slot != state.log.committed + 1:
                 break
+            if state.role is Role.COORDINATOR and epoch > state.promised:
+                break  # the office is over, and this coordinator has not noticed yet
             state.hold(slot, epoch, round_, value, decided=True)
             state.commit(slot)
         if message.first == self.asked_first:

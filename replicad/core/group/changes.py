@@ -62,6 +62,8 @@ class ChangeDesk:
         self.under_way: Change | None = None
         self.answered: dict[Waiter, str] = {}
         """A request that comes twice is answered twice, and carried out once."""
+        self.farewells: list[tuple[int, str]] = []
+        """``(slot, node)``: who lost its vote or its place by the entry in that slot, and was not told yet."""
         self._seen: Configuration | None = None
 
     # --- taking requests --------------------------------------------------------------------------------------------
@@ -81,11 +83,20 @@ class ChangeDesk:
             if why or self.holds_already(kind, argument):
                 self._answer(waiter, why)
                 return
-            why = self._busy(office) or self.unsafe(kind, argument, office)
+            why = self._outdated(message.version) or self._busy(office) or self.unsafe(kind, argument, office)
             if why:
                 self._answer(waiter, why)
                 return
             self._begin(Change(office.epoch, kind, argument, [waiter]), office)
+
+    def _outdated(self, version: int) -> str:
+        """Return why a request that was made under an older configuration is not carried out.
+
+        It may be a copy that was long on its way, of one that another coordinator has dealt with.
+        """
+        if version == self._configuration().version:
+            return ""
+        return "the group's configuration has changed since this was asked for: look at it, and ask again"
 
     def current(self, office: Office) -> Change | None:
         """Return the change under way in this office."""
@@ -219,6 +230,7 @@ class ChangeDesk:
     def begin_office(self) -> None:
         """Whoever waits for a change of an earlier office asks again."""
         self._seen = self.state.configuration
+        self.farewells = []
 
     def tick(self, office: Office | None, released: int) -> None:
         """Move the change on, or a re-admission; ``released`` is the last epoch that this node handed over."""
@@ -229,19 +241,35 @@ class ChangeDesk:
             self.under_way = None
         if office is None or office.successor:
             return
+        self._bid_farewell(office)
         office.closing = self.state.leaving
         change = self.under_way
         if change is None:
             self.membership.admit(office)
         elif not change.slot:
-            why = self.unsafe(change.kind, change.argument, office)
-            if why:
+            done = self.holds_already(change.kind, change.argument)
+            why = "" if done else self.unsafe(change.kind, change.argument, office)
+            if done or why:
                 self._conclude(change, why)
                 office.view.barred = ""
             else:
                 change.slot = self.membership.propose(
                     office, office.view.barred, lambda slot: self._changed(change.kind, change.argument, slot)
                 )
+
+    def _bid_farewell(self, office: Office) -> None:
+        """Tell who lost its vote or its place, once enough others know.
+
+        Nobody announces to it any more that its own entry is committed. But it gives up its vote as soon as it hears
+        of it, and until a majority of the others has applied the entry, its vote may still be needed to find it again.
+        """
+        state = self.state
+        for item in list(self.farewells):
+            slot, node = item
+            known = sum(peer.applied >= slot for peer in office.authority.peers.values())
+            if known + (state.applied >= slot) >= state.majority():
+                self.farewells.remove(item)
+                state.send_durable(node, self.membership.introduction(node))
 
     def _changed(self, kind: str, argument: str, slot: int) -> Configuration:
         configuration = self._configuration()
@@ -268,8 +296,9 @@ class ChangeDesk:
             demoted = [node for node in before.nodes() if node in configuration.mirrors]
             removed = [node for node in (*before.nodes(), *before.mirrors) if not configuration.names(node)]
             for node in (*demoted, *removed):
-                # Nobody announces to it any more that its own entry is committed: it learns the configuration at once.
-                self.state.send(node, self.membership.introduction(node))
+                self.farewells.append((configuration.slot, node))
+            for node in removed:
+                self.membership.introductions.pop(node, None)  # what it said before says nothing of what comes after
         change = self.current(office)
         if change is not None and change.slot and configuration.slot >= change.slot:
             office.view.barred = ""
@@ -299,6 +328,8 @@ class ChangeDesk:
 class Request:
     """A change that was asked for here."""
 
+    version: int
+    """Of the configuration under which it was asked for."""
     kind: str
     argument: str
     asked_at: int
@@ -318,7 +349,9 @@ class ChangeRequests:
         """Note a change to ask for; returns its number."""
         self.last += 1
         if len(self.pending) < WAITING_MAX:
-            self.pending[self.last] = Request(kind, argument, self.state.now)
+            configuration = self.state.configuration
+            version = configuration.version if configuration else 0
+            self.pending[self.last] = Request(version, kind, argument, self.state.now)
         else:
             refusal = f"{WAITING_MAX} changes wait here for the coordinator already: ask again later"
             self.state.out.changes.append((self.last, refusal))
@@ -337,7 +370,7 @@ class ChangeRequests:
             if request.sent_to == serving and state.now - request.sent_at < state.limits.lease_us:
                 continue
             request.sent_to, request.sent_at = serving, state.now
-            message = ChangeRequest(state.boot, number, request.kind, request.argument)
+            message = ChangeRequest(state.boot, number, request.version, request.kind, request.argument)
             if office is not None:
                 desk.on_request(state.node, message, office)
             elif state.coordinator != state.node:

@@ -93,7 +93,7 @@ class Configuration:
 
     def with_mirror(self, node: str, slot: int) -> Configuration:
         """Return the configuration with one more mirror."""
-        return self._next(slot, mirrors=(*self.mirrors, node))
+        return self._next(slot, mirrors=self.mirrors if self.names(node) else (*self.mirrors, node))
 
     def with_voter(self, node: str, disk: str, slot: int) -> Configuration:
         """Return the configuration in which the mirror ``node`` is a voter with this disk (M4)."""

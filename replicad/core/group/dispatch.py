@@ -155,7 +155,8 @@ def _dispatch_office(
         case m.CheckpointRequest():
             replica.checkpoints.wanted = True
         case m.TicketRequest():
-            office.sequencer.request(sender, message.boot, message.ticket)
+            if message.epoch == office.epoch:
+                office.sequencer.request(sender, message.boot, message.ticket)
         case m.SlotPromise():
             if message.epoch == office.epoch:
                 office.repairs.on_promise(sender, message)

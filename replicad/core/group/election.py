@@ -181,6 +181,9 @@ class Election:
         if self.epoch <= state.promised:
             self.give_up("a higher epoch was promised meanwhile")
             return
+        if not self.predecessor and state.now < self.acceptor.sticky_until():
+            self.give_up("loyal to a coordinator by now")  # the pre-votes took their time (L1)
+            return
         state.promise(self.epoch)
         self.acceptor.drop_lease()
         self.asked_at = state.now

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from replicad.core.journal.recovery import DurableState
     from replicad.core.model.messages import Entry
 
+_CONFIGURATION_START = bytes((0x92, CONFIGURATION))
+
 Held = tuple[int, int, bytes]
 """``(epoch, round, value)`` of one slot."""
 
@@ -29,6 +31,11 @@ def batch_kind(value: bytes) -> int:
     """Return the kind of an encoded batch without decoding it: a two-element array starts with 0x92 and the kind."""
     check(len(value) >= 3 and value[0] == 0x92, "a slot holds bytes that are no batch")
     return value[1]
+
+
+def is_configuration(value: bytes) -> bool:
+    """Return whether an encoded batch is a configuration entry."""
+    return value[:2] == _CONFIGURATION_START
 
 
 class SlotLog:
@@ -52,6 +59,8 @@ class SlotLog:
         self.highest = max(self.entries, default=self.committed)
         self.highest = max(self.highest, self.committed)
         self.bytes = sum(len(entry[2]) for entry in self.entries.values())
+        self._configurations = {slot: True for slot, held in self.entries.items() if is_configuration(held[2])}
+        """Slots held that may be undecided configuration entries."""
 
     def get(self, slot: int) -> Held | None:
         """Return what is held for ``slot``."""
@@ -64,6 +73,10 @@ class SlotLog:
             check(slot > self.committed or old[2] == value, f"slot {slot} is decided and was given another value")
             self.bytes -= len(old[2])
         self.entries[slot] = (epoch, round_, value)
+        if is_configuration(value):
+            self._configurations[slot] = True
+        elif self._configurations:
+            self._configurations.pop(slot, None)
         self.lowest = min(self.lowest, slot)
         self.bytes += len(value)
         self.highest = max(self.highest, slot)
@@ -105,6 +118,8 @@ class SlotLog:
         self.highest = max(self.highest, slot)
 
     def open_configuration(self) -> bool:
-        """Return whether the last slot is an undecided configuration entry (then nothing may follow it, rule M1)."""
-        held = self.entries.get(self.highest) if self.highest > self.committed else None
-        return held is not None and batch_kind(held[2]) == CONFIGURATION
+        """Return whether some undecided slot holds a configuration entry (then nothing may be assigned, rule M1)."""
+        if not self._configurations:
+            return False
+        self._configurations = {slot: True for slot in self._configurations if slot > self.committed}
+        return bool(self._configurations)

@@ -60,6 +60,7 @@ class Membership:
         self.source_committed = 0
         self.source_at = 0
         self.beaten_at = -(10**12)
+        self.replied_at = -(10**12)
 
     # --- introducing oneself ----------------------------------------------------------------------------------------
 
@@ -221,6 +222,8 @@ class Membership:
         own = state.configuration  # it may have been learnt just now
         past = own is not None and theirs is not None and theirs.generation < own.generation
         belongs = own.names(state.node) if own is not None else not self.stranger
+        if own is not None and theirs is not None and theirs.version > own.version:
+            belongs = belongs or (theirs.generation == own.generation and theirs.names(state.node))
         if message.committed > state.log.committed and not state.coordinator and belongs and not past:
             # Without a coordinator to welcome anyone: committed slots may be fetched from whoever has them (C2). They
             # may hold the configuration entry that this disk, or its peers, need to find a majority.
@@ -232,7 +235,8 @@ class Membership:
         if message.state != "formed" and initial:
             state.send_durable(sender, Form(own.encode()))
         welcome = office is not None and state.knows(sender) and not past
-        if message.state != "formed" or not own.holds(sender, message.disk):
+        outdated = theirs is not None and theirs.version < own.version
+        if message.state != "formed" or outdated or not own.holds(sender, message.disk):
             if state.is_voter() and state.coordinator:
                 state.send(sender, self.introduction(sender))
             if office is not None and welcome:
@@ -241,10 +245,13 @@ class Membership:
             state.send(sender, Welcome(office.epoch, state.log.committed))
 
     def on_foreign_heartbeat(self, sender: str) -> None:
-        """Somebody without a vote is in office: if the group was recovered without it, it must hear of that."""
-        configuration = self.state.configuration
-        if configuration is not None and configuration.generation and not configuration.names(sender):
-            self.state.send(sender, self.introduction(sender))
+        """Somebody is in office who has no vote as far as is known here: one of the two has missed a configuration."""
+        state = self.state
+        if state.configuration is None or state.configuration.names(sender):
+            return
+        if state.now - self.replied_at >= INTRODUCE_HEARTBEATS * state.limits.heartbeat_us:
+            self.replied_at = state.now
+            state.send(sender, self.introduction(sender))
 
     def _learn(self, encoded: bytes) -> Configuration | None:
         """Take over a newer configuration in which this disk has no vote; returns the one that was heard.

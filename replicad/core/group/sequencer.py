@@ -40,7 +40,7 @@ class Sequencer:
 
         A contact that answers no heartbeats gets nothing: the ticket would hardly reach it, and leave a hole.
         """
-        if not self.office.repairs.lives(contact):
+        if not self.office.repairs.lives(contact) or boot != self.boot(contact):
             return
         book = self.books.get(contact)
         if book is None or book.boot != boot:
@@ -54,6 +54,11 @@ class Sequencer:
             return
         if len(queued) < self.office.state.limits.tickets_max:  # the contact asks again
             self.waiting.append((contact, boot, ticket))
+
+    def boot(self, contact: str) -> int:
+        """Return the boot id of the process that answers heartbeats in the contact's name."""
+        peer = self.office.authority.peers.get(contact)
+        return peer.boot if peer is not None else self.office.state.boot
 
     def drain(self) -> None:
         """Give slots to those who wait."""

@@ -87,6 +87,7 @@ class Slots:
         if epoch > state.promised:
             self.acceptor.raise_promise(epoch)
         if state.epoch != epoch:
+            self.acceptor.resign("another epoch has begun")  # a candidate that goes on would break its loyalty (L1)
             state.adopt_epoch(epoch)
             number = epoch_number(epoch)
             members = state.configuration.members if state.configuration else ()

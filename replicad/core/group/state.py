@@ -226,12 +226,15 @@ class GroupState:
         check(configuration is not None and configuration.slot == slot, "a configuration knows its slot")
         if configuration is None or (self.configuration and configuration.version <= self.configuration.version):
             return
-        if self.given_up_by(configuration):
-            return
+        if (self.is_member() or self.is_mirror()) and self.given_up_by(configuration):
+            return  # a disk that never belonged to the group reads of its past, and gives up nothing
         if configuration.machine_version > STATE_MACHINE_VERSION:
             self.out.halt = f"the group runs state machine version {configuration.machine_version}: upgrade this node"
         newcomer = not self.is_member()
         self.configuration = configuration
+        if slot <= self.log.committed:
+            # First: a log that is cut here must not name members by an entry that it does not know to be committed.
+            self.append(WatermarkRecord(slot))
         self.append(FormationRecord(configuration.encode()))
         if newcomer and self.is_member() and epoch > self.promised:
             # A newcomer has promised nothing yet; it must not serve an epoch older than the one that admitted it.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from replicad.core.group.log import value_digest
 from replicad.core.model.messages import Chosen, FetchSlots, SlotAccept, Ticket, TicketRequest
-from replicad.core.model.operations import ACK_ALL, ACK_ONE, NOOP_BATCH, OPERATIONS, encode_batch
+from replicad.core.model.operations import ACK_ALL, ACK_ONE, NOOP_BATCH, OPERATIONS, decode_operation, encode_batch
 
 if TYPE_CHECKING:
     from replicad.core.group.contact import Pending
@@ -97,7 +97,7 @@ class Tickets:
         if office is not None:
             office.sequencer.request(state.node, state.boot, number)
         else:
-            state.send(state.coordinator, TicketRequest(state.boot, number))
+            state.send(state.coordinator, TicketRequest(state.epoch, state.boot, number))
 
     # --- proposing ----------------------------------------------------------------------------------------------------
 
@@ -142,12 +142,17 @@ class Tickets:
             if pending is None:
                 continue  # it was answered or given up meanwhile
             pending.queued = False
-            if slot > pending.base + limits.request_window_slots:
+            if slot > self._base(pending) + limits.request_window_slots:
                 continue  # it would have expired there (D2): the contact's tick says so
             request_ids.append(request_id)
             operations.append(pending.operation)
             size += len(pending.operation)
         return request_ids, encode_batch(OPERATIONS, operations) if operations else NOOP_BATCH
+
+    @staticmethod
+    def _base(pending: Pending) -> int:
+        """Return the base that counts: where an operation is answered before it is applied, the encoded one (C5)."""
+        return pending.base if pending.ack == ACK_ALL else decode_operation(pending.operation).base
 
     # --- answers ------------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,11 @@ from tests.core.group.rigs import (
 )
 
 
+def version(rig):
+    """Of the configuration that the rig knows."""
+    return rig.replica.state.configuration.version
+
+
 def coordinator(count=3, live=None, configuration=None):
     """n1 in office, with these voters (by default all) answering."""
     durable = durable_state(count=count)
@@ -281,11 +286,18 @@ def test_a_change_waits_for_the_slots_below_it_and_lets_none_in_above():
     assert rig.changes == [(1, "")]
 
 
-def test_those_who_lost_their_vote_learn_of_it_at_once():
-    """Nobody announces to a removed voter that its removal is committed: it gets the configuration instead."""
+def test_those_who_lost_their_vote_learn_of_it():
+    """Nobody announces to a removed voter that its removal is committed: it gets the configuration instead.
+
+    But not before a majority of the others has applied the entry: until then its vote may be needed to find it again.
+    """
     rig = coordinator()
+    rig.take_sent()
     assert ask(rig, "remove", "n3") is None
     assert carry_out(rig) == ""
+    rig.serve(2 * HEARTBEAT, "n2", applied=0)
+    assert [message for to, message in rig.sent if to == "n3" and isinstance(message, m.Introduce)] == []
+    rig.serve(2 * HEARTBEAT, "n2", applied=rig.replica.committed)
     said = [message for to, message in rig.sent if to == "n3" and isinstance(message, m.Introduce)]
     assert Configuration.decode(said[-1].configuration).nodes() == ("n1", "n2")
 
@@ -330,7 +342,26 @@ def test_a_change_that_loses_its_office_is_not_answered():
     rig.step("n2", m.Heartbeat(epoch_of("n2", 9), 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, b"", 0, b""))
     rig.wait(TICK)
     assert rig.changes == []
-    assert ("n2", m.ChangeRequest(7, 1, "remove", "n3")) in rig.sent
+    assert ("n2", m.ChangeRequest(7, 1, 1, "remove", "n3")) in rig.sent
+
+
+def test_a_copy_of_a_request_from_before_another_change_is_refused():
+    """It was dealt with by another coordinator, which nobody here remembers; what came after it stays."""
+    rig = coordinator(configuration=with_mirror())
+    late = m.ChangeRequest(5, 1, version(rig) - 1, "remove", "n9")
+    ((to, answer),) = rig.step("n2", late)
+    assert to == "n2"
+    assert "has changed since" in answer.refusal
+
+
+def test_a_change_that_came_true_meanwhile_is_done():
+    """An entry of the coordinator before can do what this one was asked for: nothing is proposed twice."""
+    rig = coordinator()
+    assert ask(rig, "add", "n9") is None
+    rig.replica.state.configuration = rig.replica.state.configuration.with_mirror("n9", 0)
+    rig.serve(2 * TICK, matched=0)
+    assert proposals(rig) == []
+    assert rig.changes == [(1, "")]
 
 
 # --- from other nodes -------------------------------------------------------------------------------------------------
@@ -339,7 +370,7 @@ def test_a_change_that_loses_its_office_is_not_answered():
 def test_a_request_that_comes_twice_is_carried_out_once():
     """A duplicate that arrives after the refusal must not begin what was refused."""
     rig = coordinator(configuration=with_mirror())
-    request = m.ChangeRequest(5, 1, "promote", "n9")
+    request = m.ChangeRequest(5, 1, version(rig), "promote", "n9")
     answers = rig.step("n2", request)
     assert answers == [("n2", m.ChangeAnswer(5, 1, "n9 was not heard of lately: see that it runs and reaches n1"))]
     follow(rig)
@@ -351,8 +382,8 @@ def test_a_request_that_comes_twice_is_carried_out_once():
 def test_mirrors_may_ask_and_strangers_may_not():
     """Whoever the configuration does not name is not heard."""
     rig = coordinator(configuration=with_mirror())
-    assert rig.step("n9", m.ChangeRequest(5, 1, "add", "n9")) == [("n9", m.ChangeAnswer(5, 1, ""))]
-    assert rig.step("n8", m.ChangeRequest(5, 1, "add", "n8")) == []
+    assert rig.step("n9", m.ChangeRequest(5, 1, version(rig), "add", "n9")) == [("n9", m.ChangeAnswer(5, 1, ""))]
+    assert rig.step("n8", m.ChangeRequest(5, 1, version(rig), "add", "n8")) == []
 
 
 def test_a_follower_asks_the_coordinator_until_it_answers():
@@ -362,7 +393,7 @@ def test_a_follower_asks_the_coordinator_until_it_answers():
     rig.take_sent()
     number, effects = rig.replica.request_change("add", "n4", rig.now)
     rig.take(effects)
-    request = m.ChangeRequest(7, number, "add", "n4")
+    request = m.ChangeRequest(7, number, 1, "add", "n4")
     assert rig.take_sent(m.ChangeRequest) == [("n2", request)]
     rig.follow("n2", sequence=2)
     rig.wait(LEASE + TICK)

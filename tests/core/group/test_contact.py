@@ -378,7 +378,9 @@ def test_a_member_proposes_what_the_sequencer_hands_on():
     rig.follow("n1")
     rig.take_sent()
     rig.step("n1", m.Forward(ACK_ALL, (large(1)[1],)))
-    assert [m_ for _, m_ in rig.take_sent() if isinstance(m_, m.TicketRequest)] == [m.TicketRequest(7, 1)]
+    assert [m_ for _, m_ in rig.take_sent() if isinstance(m_, m.TicketRequest)] == [
+        m.TicketRequest(epoch_of("n1"), 7, 1)
+    ]
     rig.step("n1", m.Ticket(7, 1, epoch_of("n1"), 1, 1, 1, ("n1", "n2")))
     assert {decode_batch(m_.value)[1] for _, m_ in rig.take_sent(m.SlotAccept)} == {(large(1)[1],)}
     assert rig.refused_requests == []

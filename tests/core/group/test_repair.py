@@ -22,7 +22,7 @@ def sequencer(count=3, *given, **fields):
     rig.serve(2 * HEARTBEAT)
     assert sorted(rig.replica.view) == sorted(names(count))
     for number, contact in enumerate(given, 1):
-        rig.step(contact, m.TicketRequest(9, number))
+        rig.step(contact, m.TicketRequest(rig.replica.epoch, 9, number))
     rig.take_sent()
     return rig
 

@@ -24,7 +24,7 @@ def sequencer(count=3, **fields):
 
 def ask(rig, sender="n2", number=1, boot=BOOT):
     """A contact asks; returns the tickets that are sent."""
-    sent = rig.step(sender, m.TicketRequest(boot, number))
+    sent = rig.step(sender, m.TicketRequest(rig.replica.epoch, boot, number))
     return [message for to, message in sent if isinstance(message, m.Ticket) and to == sender]
 
 
@@ -53,7 +53,18 @@ def test_asking_again_gives_the_same_slot():
 def test_another_process_of_the_contact_gets_slots_of_its_own():
     """Numbers begin anew with each process; what the earlier one was given is its own affair."""
     rig = sequencer()
-    assert slots_of([*ask(rig), *ask(rig, boot=BOOT + 1), *ask(rig, sender="n3")]) == [1, 2, 3]
+    first = ask(rig)
+    assert ask(rig, boot=BOOT + 1) == []  # that process has not been heard of yet
+    rig.until(m.Heartbeat)
+    rig.acknowledge("n2", boot=BOOT + 1)
+    assert slots_of([*first, *ask(rig, boot=BOOT + 1), *ask(rig, sender="n3")]) == [1, 2, 3]
+    assert ask(rig) == []  # a request of the earlier process that was long on its way
+
+
+def test_a_request_of_an_earlier_epoch_gets_nothing():
+    """It was meant for another coordinator."""
+    rig = sequencer()
+    assert rig.step("n2", m.TicketRequest(rig.replica.epoch - 1, BOOT, 1)) == []
 
 
 def test_what_an_earlier_process_waits_for_is_dropped():
@@ -61,6 +72,8 @@ def test_what_an_earlier_process_waits_for_is_dropped():
     rig = sequencer(limits=Limits(open_slots_max=1))
     ask(rig)
     assert ask(rig, number=2) == []
+    rig.until(m.Heartbeat)
+    rig.acknowledge("n2", boot=BOOT + 1, matched=0)
     assert ask(rig, boot=BOOT + 1) == []
     rig.accept_all()
     rig.step("n2", m.SlotAccept(rig.replica.epoch, 0, 1, batch(1)))
@@ -269,4 +282,4 @@ def test_leaving_office_ends_all_tickets():
     ask(rig, number=2)
     rig.wait(2 * LEASE)
     assert rig.replica.office is None
-    assert rig.step("n2", m.TicketRequest(BOOT, 2)) == []
+    assert rig.step("n2", m.TicketRequest(rig.replica.epoch, BOOT, 2)) == []

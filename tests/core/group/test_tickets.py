@@ -76,7 +76,7 @@ def accepted(slot=1, epoch=N2, round_=0):
 def test_a_write_takes_a_ticket_and_goes_to_all_members_from_here():
     """The contact asks the sequencer for a slot, and sends the batch itself; it is logged like any other."""
     rig = contact()
-    assert rig.submit(operation(1)) == [("n2", m.TicketRequest(BOOT, 1))]
+    assert rig.submit(operation(1)) == [("n2", m.TicketRequest(N2, BOOT, 1))]
     assert rig.step("n2", ticket()) == to_both(m.SlotAccept(N2, 0, 1, batch(1)))
     assert rig.slots() == [(1, N2, batch(1))]
 
@@ -88,7 +88,7 @@ def test_the_ticket_closes_the_batch_with_the_oldest_operations_first():
     assert rig.submit(operation(2), operation(3)) == []  # one ticket is under way already
     sent = rig.step("n2", ticket())
     assert [message for _, message in sent[:2]] == [m.SlotAccept(N2, 0, 1, batch_of(1, 2))] * 2
-    assert sent[2:] == [("n2", m.TicketRequest(BOOT, 2))]
+    assert sent[2:] == [("n2", m.TicketRequest(N2, BOOT, 2))]
     assert rig.step("n2", ticket(2, slot=2)) == to_both(m.SlotAccept(N2, 0, 2, batch_of(3)))
 
 
@@ -109,7 +109,7 @@ def test_tickets_in_flight_are_bounded():
     assert rig.submit(operation(3)) == []
     rig.step("n2", accepted())
     sent = rig.step("n3", accepted())
-    assert ("n2", m.TicketRequest(BOOT, 3)) in [*sent, *rig.wait(TICK)]
+    assert ("n2", m.TicketRequest(N2, BOOT, 3)) in [*sent, *rig.wait(TICK)]
 
 
 def test_an_empty_batch_is_proposed_as_a_no_op():
@@ -149,7 +149,7 @@ def test_a_ticket_of_an_older_epoch_is_not_used():
     """Under a newer sequencer the slots of the older one mean nothing; the operation asks the newer one."""
     rig = contact()
     rig.submit(operation(1))
-    assert ("n3", m.TicketRequest(BOOT, 2)) in rig.follow("n3", epoch=N3)
+    assert ("n3", m.TicketRequest(N3, BOOT, 2)) in rig.follow("n3", epoch=N3)
     assert rig.step("n2", ticket()) == []
     assert rig.slots() == []
 
@@ -159,7 +159,7 @@ def test_a_ticket_whose_slot_is_decided_is_not_used():
     rig = contact()
     rig.submit(operation(1))
     rig.step("n2", m.Accept(N2, 1, 1, 1, (NOOP_BATCH,)))
-    assert rig.step("n2", ticket()) == [("n2", m.TicketRequest(BOOT, 2))]
+    assert rig.step("n2", ticket()) == [("n2", m.TicketRequest(N2, BOOT, 2))]
     assert rig.of(m.SlotAccept) == []
 
 
@@ -168,7 +168,7 @@ def test_a_ticket_whose_slot_is_under_repair_is_not_used():
     rig = contact()
     rig.submit(operation(1))
     rig.step("n2", m.SlotPrepare(N2, 1, 1))
-    assert rig.step("n2", ticket()) == [("n2", m.TicketRequest(BOOT, 2))]
+    assert rig.step("n2", ticket()) == [("n2", m.TicketRequest(N2, BOOT, 2))]
     assert rig.step("n2", ticket(2, slot=2)) == to_both(m.SlotAccept(N2, 0, 2, batch(1)))
 
 
@@ -178,7 +178,7 @@ def test_a_ticket_that_does_not_come_is_asked_for_again_with_its_number():
     rig.submit(operation(1))
     rig.take_sent()
     rig.wait(HEARTBEAT + TICK)
-    assert rig.take_sent() == [("n2", m.TicketRequest(BOOT, 1))]
+    assert rig.take_sent() == [("n2", m.TicketRequest(N2, BOOT, 1))]
 
 
 def test_a_proposal_is_sent_again_to_those_who_did_not_answer():
@@ -197,7 +197,7 @@ def test_an_operation_waits_for_a_sequencer_to_be_known():
     rig = Rig(protocol=ACTIVE)
     assert rig.submit(operation(1)) == []
     rig.follow("n2")
-    assert m.TicketRequest(BOOT, 1) in rig.of(m.TicketRequest)
+    assert m.TicketRequest(N2, BOOT, 1) in rig.of(m.TicketRequest)
 
 
 def test_what_would_expire_in_the_slot_is_not_put_there():
@@ -295,7 +295,7 @@ def test_a_slot_that_others_committed_first_is_not_announced_again():
 def test_a_newer_epoch_makes_the_contact_propose_again():
     """The old sequencer's slots are settled by the election; the same operations ask for another one."""
     rig = proposing()
-    assert ("n3", m.TicketRequest(BOOT, 2)) in rig.follow("n3", epoch=N3)
+    assert ("n3", m.TicketRequest(N3, BOOT, 2)) in rig.follow("n3", epoch=N3)
     assert rig.step("n3", ticket(2, slot=2, epoch=N3)) == to_both(m.SlotAccept(N3, 0, 2, batch(1)))
 
 
@@ -307,7 +307,7 @@ def test_another_value_in_its_slot_makes_the_contact_propose_again():
     rig.step("n2", m.Committed(N2, 1, 1, (1, 1)))
     assert rig.applied == [(1, NOOP_BATCH)]
     rig.wait(TICK)
-    assert rig.of(m.TicketRequest)[-1] == m.TicketRequest(BOOT, 2)
+    assert rig.of(m.TicketRequest)[-1] == m.TicketRequest(N2, BOOT, 2)
     assert rig.step("n2", ticket(2, slot=2)) == to_both(m.SlotAccept(N2, 0, 2, batch_of(1, 2)))
 
 
@@ -326,7 +326,7 @@ def test_a_slot_decided_otherwise_makes_the_contact_propose_again_at_once():
     """A member answers with the digest of what it has; the contact need not wait to learn that value."""
     rig = proposing()
     decided = m.Decided(N2, 1, value_digest(NOOP_BATCH))
-    assert rig.step("n3", decided) == [("n2", m.TicketRequest(BOOT, 2))]
+    assert rig.step("n3", decided) == [("n2", m.TicketRequest(N2, BOOT, 2))]
 
 
 def test_a_slot_decided_with_this_batch_is_fetched():
@@ -343,7 +343,7 @@ def test_a_slot_that_is_truncated_elsewhere_says_nothing_of_the_batch():
     rig = proposing()
     assert rig.step("n3", m.Decided(N2, 1, b"")) == []
     rig.wait(HEARTBEAT)
-    assert rig.of(m.TicketRequest) == [m.TicketRequest(BOOT, 1)]
+    assert rig.of(m.TicketRequest) == [m.TicketRequest(N2, BOOT, 1)]
 
 
 def test_what_was_given_up_is_not_proposed_again():
@@ -368,7 +368,7 @@ def test_a_ticket_asked_for_as_a_new_epoch_begins_is_used():
     rig = proposing()
     rig.follow("n3", epoch=N3)
     rig.wait(TICK)
-    assert rig.of(m.TicketRequest) == [m.TicketRequest(BOOT, 1), m.TicketRequest(BOOT, 2)]
+    assert rig.of(m.TicketRequest) == [m.TicketRequest(N2, BOOT, 1), m.TicketRequest(N3, BOOT, 2)]
     assert rig.step("n3", ticket(2, slot=2, epoch=N3)) == to_both(m.SlotAccept(N3, 0, 2, batch(1)))
     rig.wait(TICK)
     rig.step("n2", accepted(2, N3))
@@ -433,7 +433,7 @@ def test_a_committed_switch_decides_how_the_next_operation_goes():
     rig = Rig(protocol=REMOTE_WRITE)
     rig.follow("n2")
     switch(rig, ACTIVE, 1)
-    assert rig.submit(operation(1)) == [("n2", m.TicketRequest(BOOT, 1))]
+    assert rig.submit(operation(1)) == [("n2", m.TicketRequest(N2, BOOT, 1))]
     switch(rig, REMOTE_WRITE, 2)
     assert rig.submit(operation(2)) == [("n2", m.Forward(0, (operation(2)[1],)))]
 

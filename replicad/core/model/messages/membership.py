@@ -62,6 +62,7 @@ class ChangeRequest(Message):
     number = 40
     boot: int
     change: int
+    version: int
     kind: str
     argument: str
 

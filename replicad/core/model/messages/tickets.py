@@ -12,6 +12,7 @@ class TicketRequest(Message):
     """Contact to sequencer: give me a slot. Asked again with the same ``ticket`` until it comes (T1)."""
 
     number = 28
+    epoch: int
     boot: int
     ticket: int
 
