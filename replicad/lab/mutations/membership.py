@@ -179,3 +179,12 @@ covered(
     "commit-past-configuration",
     "one voter changes at a time, so a majority before the entry and one after it have a member in common",
 )
+covered(
+    "slots-above-configuration",
+    "one voter changes at a time, the coordinator commits no slot above the entry before the entry, and a ticket "
+    "holder that knows of the entry does not count for an older ticket",
+)
+covered(
+    "two-changes-at-once",
+    "an entry is proposed only when all slots below it are committed; who asked for the first change gets no answer",
+)

@@ -16,7 +16,7 @@ def _holds_more(drama: Drama, name: str) -> bool:
 @scripted("ticket-of-another-process")
 def ticket_of_another_process() -> None:
     """A ticket that was used is delivered once more, to the next process of its holder, which asks for one as well."""
-    drama = Drama(protocol=ACTIVE, repair_after_us=1_000_000)
+    drama = Drama(protocol=ACTIVE, repair_after_us=250_000)
     sequencer, holder, witness = drama.order
     drama.write(sequencer)
     drama.holding |= {("Ticket", sequencer, holder)}
@@ -42,7 +42,7 @@ def ticket_of_another_process() -> None:
 @scripted("repair-ignores-view")
 def repair_ignores_view() -> None:
     """A batch is found at its contact only; the third member, who reads under a lease, gets nothing of its repair."""
-    drama = Drama(protocol=ACTIVE)
+    drama = Drama(protocol=ACTIVE, repair_after_us=25_000)
     sequencer, contact, reader = drama.order
     drama.write(sequencer)
     drama.run_for(10_000)
@@ -160,7 +160,7 @@ def batch_without_sequencer() -> None:
 @scripted("repair-counted-at-round-0")
 def repair_with_old_acceptance() -> None:
     """A contact is alive and holds its batch at round 0, hears nothing of the repair, and is in the view."""
-    drama = Drama(protocol=ACTIVE)
+    drama = Drama(protocol=ACTIVE, repair_after_us=25_000)
     sequencer, contact, _ = drama.order
     drama.write(sequencer)
     drama.run_for(10_000)
