@@ -378,11 +378,14 @@ class SimulatedProcess:
     def _truncate(self, slot: int) -> None:
         """Drop older checkpoint files and segments, once everything logged so far, live state anew, is durable."""
 
+        # Chosen first: the segment that the live records go to must not be among those that they make superfluous.
+        numbers = self.log.writer.removable({self.node.group: slot})
+
         def remove() -> None:
             self.node.files.drop_below(slot, self.simulator.queue.now)
-            numbers = self.log.writer.removable({self.node.group: slot})
-            if numbers:
-                self.log.remove(numbers)
+            left = [number for number in numbers if number in self.log.writer.highest]
+            if left:
+                self.log.remove(left)
                 self.simulator.count("segments_removed")
 
         self.log.append(self.log.writer.live_records(), lambda: self.post(remove))

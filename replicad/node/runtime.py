@@ -68,7 +68,6 @@ class NodeRuntime:
         self.groups: dict[str, GroupRuntime] = {}
         """By name."""
         self._by_id: dict[str, GroupRuntime] = {}
-        self._boot = secrets.randbits(63)
         self._joined = False
         self._beat = 0
         self._tickets = 0
@@ -144,7 +143,9 @@ class NodeRuntime:
         replica = Replica(
             node=self.name,
             disk=self.data.identity.disk,
-            boot=self._boot,
+            # Made anew each time a group is opened: request ids, tickets and leases of an earlier membership must never
+            # be taken for those of this one.
+            boot=secrets.randbits(63),
             members=initial_members(definition, self.name),
             limits=limits,
             durable=opened.durable,

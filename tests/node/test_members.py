@@ -94,3 +94,25 @@ async def test_a_dead_member_is_replaced(tmp_path):
         assert (await definition(n4))["members"] == ["n1", "n2", "n4"]
         assert await read(n4, "k", "default") == b"v"
         await cluster.converged("n1", "n2", "n4")
+
+
+@pytest.mark.parametrize("protocol", ["remote-write", "active"])
+async def test_a_member_that_left_comes_back_in_the_same_process(tmp_path, monkeypatch, protocol):
+    """Its requests and tickets are new ones: none is taken for a repetition of what it asked for before it left."""
+    monkeypatch.setattr(Cluster, "protocol", protocol)
+    async with running(tmp_path) as cluster:
+        n1, _, n3 = cluster.nodes.values()
+        await ask(n1, "POST", "/v1/replicad/groups/default/primary", {"node": "n1"})
+        for number in range(80):
+            assert await put(n3, f"before{number}", b"old", "default")
+        assert await ask(n1, "POST", MEMBERS, {"action": "remove", "node": "n3"}) == ["n3 is removed"]
+        await ask(n1, "POST", MEMBERS, {"action": "add", "node": "n3"})
+        await cluster.ready("n3")
+        for number in range(20):
+
+            async def written(number=number):
+                return await put(n3, f"after{number}", b"new", "default")
+
+            await until("n3 takes writes again", written)
+            assert await read(n1, f"after{number}", "default") == b"new"
+        await cluster.converged()
