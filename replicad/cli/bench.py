@@ -15,6 +15,7 @@ import click
 from replicad.cli.group import path
 from replicad.cli.nodes import Address, UnreachedError, addr_option, ask, parse_addresses, request
 from replicad.cli.output import EXIT_NO, EXIT_UNREACHED, EXIT_USAGE, Failure, examples, print_json, print_table
+from replicad.cli.seconds import Seconds
 
 if TYPE_CHECKING:
     from replicad.lab.bench.figures import Figures, Round, Tally
@@ -43,7 +44,7 @@ SENT = re.compile(r"^replicad_peer_sent_bytes_total\{[^}]*\} (\S+)$", re.MULTILI
 @click.option("--clients", type=click.IntRange(1, 1024), default=32, show_default=True, help="Connections, in all.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.1, 600),
+    type=Seconds(0.1, 600),
     default=5.0,
     show_default=True,
     help="How long each group is loaded with each size, in each round.",

@@ -10,6 +10,7 @@ import click
 
 from replicad.cli.nodes import Address, addr_option, request
 from replicad.cli.output import EXIT_USAGE, Failure, examples, on_terminal, print_json, print_table
+from replicad.cli.seconds import Seconds
 
 GROUPS = "/v1/replicad/groups"
 ASK_SECONDS = 10.0
@@ -19,7 +20,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print what t
 timeout_option = click.option(
     "--timeout",
     "seconds",
-    type=click.FloatRange(1, 600),
+    type=Seconds(1, 600),
     default=60.0,
     show_default=True,
     help="Seconds that it may take.",
@@ -37,9 +38,12 @@ def path(name: str, what: str = "") -> str:
 
 
 def call(addresses: list[Address], method: str, target: str, body: object = None, seconds: float = ASK_SECONDS) -> Any:
-    """Send a request to the first node that answers, and return what it says; raises Failure."""
+    """Send a request to the first node that answers, and return what it says; raises Failure.
+
+    A change that was answered is not made again: whether it goes on is for whoever reads the answer to decide.
+    """
     data = None if body is None else json.dumps(body).encode()
-    answer = request(addresses, method, target, data, seconds=seconds, attempt_seconds=seconds)
+    answer = request(addresses, method, target, data, seconds=seconds, attempt_seconds=seconds, repeat=method == "GET")
     if answer.status != 200:
         raise Failure(answer.text or f"{answer.address} answered {answer.status}", EXIT_USAGE)
     return json.loads(answer.body)

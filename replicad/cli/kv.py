@@ -14,6 +14,7 @@ import click
 from replicad.cli import bookmark_file as bookmarks
 from replicad.cli.nodes import Address, Answer, addr_option, request
 from replicad.cli.output import EXIT_NO, EXIT_UNKNOWN, EXIT_USAGE, Failure, examples, print_json, print_table, printable
+from replicad.cli.seconds import Seconds
 
 U64 = click.IntRange(0, 2**64 - 1)
 VALUE_BYTES_MAX = 64 << 20
@@ -56,7 +57,7 @@ _common = options(
     addr_option,
     click.option(
         "--timeout",
-        type=click.FloatRange(0.1, 600),
+        type=Seconds(0.1, 600),
         default=10.0,
         show_default=True,
         metavar="SECONDS",
@@ -229,7 +230,13 @@ def _ask(
     if bookmark:
         fields[bookmarks.HEADER] = bookmark
     target = _target(key, [*parameters, *([f"ns={_quoted(ns, safe='')}"] if ns else [])])
-    answer = request(addresses, method, target, body, fields, seconds=timeout)
+    try:
+        answer = request(addresses, method, target, body, fields, seconds=timeout)
+    except Failure as failure:
+        if not (bookmark and failure.exit_code == EXIT_USAGE and "bookmark" in failure.message.lower()):
+            raise
+        hint = f"the bookmark is that of the file {printable(str(bookmark_file), 60)!r}: name another one, or remove it"
+        raise Failure(f"{failure.message}\n{hint}", EXIT_USAGE) from failure
     moved = answer.headers.get(bookmarks.HEADER.lower(), "")
     if bookmark_file is not None and moved and moved != bookmark:
         bookmarks.write(bookmark_file, moved)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
 from urllib.parse import quote
 
 import click
 
 from replicad.cli.group import ASK_SECONDS, GROUPS, call, change, json_option, path, timeout_option
-from replicad.cli.nodes import Address, addr_option
+from replicad.cli.nodes import Address, addr_option, parse_addresses
 from replicad.cli.output import EXIT_USAGE, Failure, examples, on_terminal, print_json, print_table
 
 NODES = "/v1/replicad/nodes"
 COLUMNS = ("Node", "State", "Matched", "Disk")
+COORDINATOR_SECONDS = 2.0
+"""So long a group's coordinator is asked how the members are, before another node's answer must do."""
 
 group_option = click.option("--group", "group", default="default", show_default=True, help="The group.")
 all_groups_option = click.option(
@@ -30,7 +34,7 @@ def member() -> None:
     """Show and change who is a member of a group, one voter at a time.
 
     A new voter is a mirror until it has caught up. What would be unsafe is refused, with the reason. A command that was
-    cut short is continued by running it again.
+    cut short is continued by running it again; a replace whose new node is a voter already, by removing the old one.
 
     If a node is dead for good, here n2: add another one to the cluster (member add n4 --peer --http --as mirror), give
     it every place of the dead one (member replace n2 --with n4 --all-groups), then take the dead one out of the
@@ -43,13 +47,27 @@ def member() -> None:
 @addr_option
 @json_option
 def list_members(group: str, addresses: list[Address], *, as_json: bool) -> None:
-    """List the members of a group."""
-    found = call(addresses, "GET", path(group, "members"))
+    """List the members of a group, as its coordinator sees them."""
+    found = members_at_coordinator(addresses, group)
     if as_json:
         print_json(found)
         return
     rows = [(each["node"], each["state"], each.get("matched_slot", "-"), each.get("disk") or "-") for each in found]
     print_table(COLUMNS, rows, right=("Matched",))
+
+
+def members_at_coordinator(addresses: list[Address], group: str) -> list[dict[str, Any]]:
+    """Return the members of a group as its coordinator knows them, or as any node does if that one cannot be asked."""
+    found: list[dict[str, Any]] = call(addresses, "GET", path(group, "members"))
+    coordinator = next((each["node"] for each in found if each["state"] == "coordinator"), "")
+    others = [each for each in found if each["node"] != coordinator]
+    if not coordinator or not others:
+        return found
+    with suppress(Failure):  # nodes may be found elsewhere from here than they say
+        where = next((each["http"] for each in call(addresses, "GET", NODES) if each["name"] == coordinator), "")
+        if where:
+            found = call(parse_addresses(where), "GET", path(group, "members"), seconds=COORDINATOR_SECONDS)
+    return found
 
 
 @member.command(

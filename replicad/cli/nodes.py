@@ -146,10 +146,12 @@ def request(
     *,
     seconds: float,
     attempt_seconds: float = ATTEMPT_SECONDS,
+    repeat: bool = True,
 ) -> Answer:
     """Send a request to one node after another until one answers for good, for at most about ``seconds``.
 
-    Overload, unreadiness and silence are tried again; a write must carry an Idempotency-Key for that. Returns answers
+    Overload, unreadiness and silence are tried again; a write must carry an Idempotency-Key for that. Without
+    ``repeat`` an answer that leaves the outcome open is the last one, and its sentence the failure's. Returns answers
     of status 200 and of 404 without a body (a missing key). Raises Failure: EXIT_USAGE when the request was refused
     for what it is, EXIT_UNREACHED when nobody could do it, EXIT_UNKNOWN when somebody may have done it.
     """
@@ -169,9 +171,13 @@ def request(
             else:
                 if answer.status == 200 or (answer.status == 404 and not answer.body):
                     return answer
+                sentence = answer.text or f"{address} answered {answer.status}"
+                outcome = answer.headers.get("x-replicad-outcome", "")
+                if writes and outcome == "indefinite" and (answer.status < 500 or not repeat):
+                    raise Failure(sentence, EXIT_UNKNOWN)
                 if answer.status < 500 and answer.status != 429:
-                    raise Failure(answer.text or f"{address} answered {answer.status}", EXIT_USAGE)
-                may_be_done |= writes and answer.headers.get("x-replicad-outcome") != "definite"
+                    raise Failure(sentence, EXIT_USAGE)
+                may_be_done |= writes and outcome != "definite"
                 problems.append(f"{address} says: {answer.text or answer.status}")
             if time.monotonic() >= deadline:
                 break

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from replicad.cli.nodes import Address, UnreachedError, addr_option, ask, parse_addresses
 from replicad.cli.output import BAD, EXIT_NO, GOOD, WARN, Failure, examples, on_terminal, print_json, table_text
+from replicad.cli.seconds import Seconds
 
 ASK_SECONDS = 2.0
 COLUMNS = ("Node", "HTTP", "Role", "Epoch", "View", "Committed", "Applied", "Index", "Digest", "Checkpoint", "Missing")
@@ -52,7 +53,7 @@ class Row:
 )
 @addr_option
 @click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
-@click.option("--interval", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, help="Seconds, --watch.")
+@click.option("--interval", type=Seconds(0.1, 3600), default=1.0, show_default=True, help="Seconds, --watch.")
 @click.option("--ready", is_flag=True, help="Only ask whether the nodes named are ready; for health checks.")
 @click.option("--json", "as_json", is_flag=True, help="Print what the nodes say as JSON.")
 @click.pass_context

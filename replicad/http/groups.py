@@ -319,11 +319,15 @@ def _sentence(model: type[BaseModel], detail: Any) -> str:
     )
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        known = ", ".join(field.alias or name for name, field in model.model_fields.items())
-        return f"there is no field {shown(field)}; the fields are {known}"
+        holder: Any = model
+        inside = ""
+        for part in detail["loc"][:-1]:
+            holder, inside = holder.model_fields[part].annotation, f" of {shown(part)}"
+        known = ", ".join(field.alias or name for name, field in holder.model_fields.items())
+        return f"there is no field {shown(field)}; the fields{inside} are {known}"
     if kind == "missing":
         return f"the field {shown(field)} is missing"
     if kind == "value_error":
         reason = str(context.get("error", detail["msg"]))
-        return f"{field}{shown_value(detail['input'])}: {reason}" if field else reason
-    return f"{field}{shown_value(detail['input'])}: {expectation(kind, context, detail['msg'])}"
+        return f"the field {field}{shown_value(detail['input'])}: {reason}" if field else reason
+    return f"the field {field}{shown_value(detail['input'])}: {expectation(kind, context, detail['msg'])}"

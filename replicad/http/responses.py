@@ -131,7 +131,9 @@ class Common:
     def error(self, request: web.BaseRequest, error: RequestError, *, extra: bytes = b"") -> Prepared:
         """Return the answer to a refused or failed request: plain text, or JSON where the client asks for it."""
         kind = error.kind
-        message = error.message[:1].upper() + error.message[1:]
+        message = error.message
+        if message.partition(" ")[0].isalpha():  # names of nodes, fields and pages stay as they are
+            message = message[:1].upper() + message[1:]
         if not message.endswith((".", "?")):
             message += "."
         extra += OUTCOME_DEFINITE if kind.definite else OUTCOME_INDEFINITE

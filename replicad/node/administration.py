@@ -26,8 +26,6 @@ from replicad.node.definitions import (
 from replicad.node.steps import POLL_SECONDS, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from replicad.node.group_runtime import GroupRuntime
     from replicad.node.runtime import NodeRuntime
 
@@ -78,12 +76,13 @@ class Administration:
         return tuple(name for name in self.node.directory.nodes() if name not in leaving)
 
     async def create(self, wish: GroupDefinition, seconds: float) -> dict[str, object]:
-        """Create a group, wait until it is served here if this node is a member; raises RequestError.
+        """Create a group and wait until it is served; raises RequestError, ``unfinished`` if it is not in time.
 
         The same wish again is no mistake; another one under the same name is a ``conflict``.
         """
         self._check_wish(wish)
         directory = self.node.directory
+        end = time.monotonic() + seconds
         async with Deadline(seconds):
             for _ in range(ATTEMPTS):
                 await directory.refresh()
@@ -97,13 +96,38 @@ class Administration:
                     break
             else:
                 raise RequestError("overloaded", f"others keep changing group {wish.name!r}; try again")
-        if self.node.name in wish.members:
-            await self._until(seconds, lambda: self._served(wish.name))
+        while not self._served(wish.name):
+            if time.monotonic() >= end:
+                raise RequestError("unfinished", self._unserved(wish.name))
+            await asyncio.sleep(POLL_SECONDS)
         return self.describe(wish.name)
 
     def _served(self, name: str) -> bool:
+        """Return whether a group is served, as far as this node can tell; one that was dropped is not waited for."""
         group = self.node.groups.get(name)
-        return group is not None and bool(group.replica.coordinator)
+        if group is not None:
+            return bool(group.replica.coordinator)
+        definition = self.node.directory.definition(name)
+        # Whoever is no member learns from the definition that the group is formed: its first coordinator says so there.
+        return definition is None or (definition.version > 0 and self.node.name not in definition.nodes())
+
+    def _unserved(self, name: str) -> str:
+        """Return why a group is not served: who is missing, or what this node lacks."""
+        group = self.node.groups.get(name)
+        definition = self._known(name)
+        if definition.version > 0 or (group is not None and group.replica.state.configuration is not None):
+            why = "; ".join(group.missing()) if group is not None else "it is about to be opened here"
+            return f"the group is formed, but not served here: {why or 'its coordinator is not in touch'}"
+        transport, own = self.node.transport, self.node.name
+        absent = [node for node in definition.founders if node != own and not transport.connected(node)]
+        reasons = [f"{node} is not in touch" for node in absent]
+        if group is not None:
+            reasons += [reason for reason in group.replica.membership.obstacles() if reason not in reasons]
+        why = "; ".join(reasons) or "its initial members are in touch, and about to form it"
+        return (
+            f"the group is defined, but not formed: {why}; it forms by itself once all its initial members are there, "
+            "or drop it"
+        )
 
     def _check_wish(self, wish: GroupDefinition) -> None:
         known = self.node.directory.nodes()
@@ -111,18 +135,23 @@ class Administration:
             if name not in known:
                 raise RequestError("bad_request", f"there is no node {name!r}; the nodes are {', '.join(known)}")
         if wish.preferred and wish.preferred not in wish.founders:
-            raise RequestError("bad_request", f"preferred is {wish.preferred!r}, which is not one of the members")
+            raise RequestError("bad_request", f"the preferred node {wish.preferred!r} is not one of the members")
         for name in LIMITS:
             value, most = wish.limits.get(name), getattr(self.node.limits, name)
             if value is not None and value > most:
-                raise RequestError("bad_request", f"{name} is {value}; it must be at most the cluster's, {most}")
+                raise RequestError(
+                    "bad_request", f"the limit {name} is {value}; it must be at most the cluster's, {most}"
+                )
 
     def _compare(self, there: GroupDefinition, wish: GroupDefinition) -> None:
         if (there.wish(), there.protocol) == (wish.wish(), wish.protocol):
             return
+        members = ", ".join(there.members)
+        if there.members != there.founders:
+            members += f" (initially {', '.join(there.founders)})"
         raise RequestError(
             "conflict",
-            f"there is a group {wish.name!r} already, which is another one: members {', '.join(there.founders)}, "
+            f"there is a group {wish.name!r} already, which is another one: members {members}, "
             f"protocol {there.protocol}, ack {there.ack}; drop it first, or choose another name",
         )
 
@@ -215,6 +244,7 @@ class Administration:
 
     async def move_primary(self, group: GroupRuntime, name: str, seconds: float) -> list[str]:
         """Move the office to a member, and keep it there; returns the steps done, raises RequestError."""
+        self._check_known(group, name)
         task = Task(self.node, group, seconds)
         task.plan = [f"the office is at {name}", f"{name} is the preferred coordinator"]
         await task.move(name)
@@ -227,11 +257,20 @@ class Administration:
     ) -> list[str]:
         """Add, remove, promote, demote or replace a member; returns the steps done, raises RequestError."""
         task = Task(self.node, group, seconds)
-        for node in filter(None, (name, other)):
-            if node not in self.node.directory.nodes() and action in {"add", "replace"} and node != name:
-                raise unknown_node(self.node, node)
-        if action == "add" and name not in self.node.directory.nodes():
-            raise unknown_node(self.node, name)
+        newcomer = name if action == "add" else other
+        if newcomer and newcomer not in self.node.directory.nodes():
+            raise unknown_node(self.node, newcomer)
+        if action != "add":
+            self._check_known(group, name)
+        configuration = group.replica.state.configuration
+        if action == "replace" and configuration is not None:
+            voters = configuration.nodes()
+            if name in voters and other in voters:
+                raise RequestError(
+                    "conflict",
+                    f"{other!r} is a voter of group {group.name} already, and so is {name!r}: to take {name!r} out, "
+                    "use remove",
+                )
         match action:
             case "add":
                 task.plan = [f"{name} is a mirror", *([] if mirror else [f"{name} is a voter"])]
@@ -248,16 +287,21 @@ class Administration:
             case "replace":
                 task.plan = [f"{other} is a mirror", f"{other} is a voter", f"{name} is removed"]
                 await task.add(other, mirror=False)
+                task.hint = f"To continue, remove {name}"  # both are voters now
                 await task.remove(name)
         return await task.finish()
 
-    # --- waiting ----------------------------------------------------------------------------------------------------
-
-    async def _until(self, seconds: float, condition: Callable[[], bool]) -> None:
-        """Wait until something holds, or the time is up: whoever asked sees which."""
-        end = time.monotonic() + seconds
-        while not condition() and time.monotonic() < end:  # noqa: ASYNC110 - what it waits for has no event
-            await asyncio.sleep(POLL_SECONDS)
+    def _check_known(self, group: GroupRuntime, name: str) -> None:
+        """Refuse a node that neither the cluster nor the group knows."""
+        known = dict.fromkeys((*self.node.directory.nodes(), *group.definition.nodes()))
+        configuration = group.replica.state.configuration
+        if configuration is not None:
+            known |= dict.fromkeys((*configuration.nodes(), *configuration.mirrors))
+        if name not in known:
+            raise RequestError(
+                "bad_request",
+                f"there is no node {name!r} in the cluster or in group {group.name}; known are {', '.join(known)}",
+            )
 
 
 class Deadline:

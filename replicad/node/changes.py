@@ -50,9 +50,9 @@ class Changes:
         if future is not None and not future.done():
             future.set_result(refusal)
 
-    def close(self) -> None:
+    def close(self, why: str) -> None:
         """Fail whoever still waits."""
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(RequestError("unknown_outcome", "this node stopped"))
+                future.set_exception(RequestError("unknown_outcome", why))
                 future.exception()  # the requester may have gone away

@@ -350,13 +350,13 @@ class GroupRuntime:
                 return
             await asyncio.sleep(0.01)
 
-    def close(self) -> None:
-        """Fail what still waits: nobody will answer it."""
+    def close(self, why: str = "this node stopped") -> None:
+        """Fail what still waits, and say why: nobody will answer it."""
         self.closing = True
-        self.writes.close()
-        self.reads.close()
-        self.transfers.close()
-        self.changes.close()
+        self.writes.close(why)
+        self.reads.close(why)
+        self.transfers.close(why)
+        self.changes.close(why)
         for task in self._tasks:
             task.cancel()
 

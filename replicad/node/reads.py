@@ -134,11 +134,11 @@ class Reads:
                 future.set_result(None)
         self._applied_waiters = keep
 
-    def close(self) -> None:
+    def close(self, why: str) -> None:
         """Fail whoever still waits."""
         pending: list[asyncio.Future[Any]] = [future for _, future in self._applied_waiters]
         pending += [future for _, future in self._index_waiters.values()]
         for future in (*pending, *self._probes.values(), *self._next_probe.values()):
             if not future.done():
-                future.set_exception(RequestError("not_ready", "this node stopped"))
+                future.set_exception(RequestError("not_ready", why))
                 future.exception()  # the reader may have gone away

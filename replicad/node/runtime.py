@@ -171,7 +171,7 @@ class NodeRuntime:
     def drop_group(self, group: GroupRuntime) -> None:
         """Close a group and delete what this node holds of it."""
         del self.groups[group.name], self._by_id[group.id]
-        group.close()
+        group.close("the group was closed here")
         group.store.close()
         self.metrics.forget_group(group.name)
         self.forget_group(group.id)
@@ -369,10 +369,15 @@ class NodeRuntime:
     def readiness(self) -> list[str]:
         """Return what is missing before this node can serve; empty when it is ready.
 
-        Keys are served without ``_meta``: it counts only where there is no other group.
+        One group that is not served must not keep clients away from the others: ``default`` decides where it is open,
+        elsewhere any group that serves will do. Keys are served without ``_meta``, which counts only if it is alone.
         """
+        default = self.groups.get(DEFAULT)
+        if default is not None:
+            return default.missing()
         groups = [group for group in self.groups.values() if group.name != META] or list(self.groups.values())
-        return [reason for group in groups for reason in group.missing()]
+        reasons = [group.missing() for group in groups]
+        return [reason for missing in reasons for reason in missing] if all(reasons) else []
 
     def peer_addresses(self) -> list[str]:
         """Return the HTTP addresses of all nodes."""

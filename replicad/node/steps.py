@@ -30,6 +30,8 @@ SUCCESSOR_SECONDS = 15.0
 """So long the only voter of ``_meta`` waits for another one (``node/voters.py``) before it may not leave."""
 PASSING = ("ask again", "caught up", "not heard of lately")
 """Words in the sentences of refusals (``core/group/changes.py``) whose reason passes by itself."""
+FINAL = ("is no voter", "is no mirror", "is the last voter", "is a voter already", "that is the most", "there is no ")
+"""Words in the sentences of refusals that the same request meets again, whatever one waits for."""
 SETTLING = "bring back"
 SETTLING_SECONDS = 3.0
 """So long a majority that seems to be lost may only be a voter that has just been made one."""
@@ -44,6 +46,7 @@ class Task:
         self.end = time.monotonic() + seconds
         self.plan: list[str] = []
         self.done: list[str] = []
+        self.hint = "Run it again to continue"
 
     # --- steps: each does nothing if it is done already -------------------------------------------------------------
 
@@ -61,14 +64,14 @@ class Task:
         """Make a mirror a voter; waits until it has caught up."""
         step = f"{name} is a voter"
         if not self._is_voter(name) and not self._is_mirror(name):
-            raise self._failed(step, "conflict", f"{name} is no mirror of group {self.group.name}: add it first")
+            raise self._failed(step, "conflict", f"{name} is no mirror of it: add it first", final=True)
         await self._step(PROMOTE, name, step, lambda: self._is_voter(name))
 
     async def demote(self, name: str) -> None:
         """Make a voter a mirror."""
         step = f"{name} is a mirror"
         if not self._is_voter(name) and not self._is_mirror(name):
-            raise self._failed(step, "conflict", f"{name} is no member of group {self.group.name}")
+            raise self._failed(step, "conflict", f"{name} is no member of it", final=True)
         if self._is_voter(name):
             await self._vacate(name, step)
         await self._step(DEMOTE, name, step, lambda: self._is_mirror(name))
@@ -119,7 +122,7 @@ class Task:
         """Move the office to a member."""
         step = f"the office is at {name}"
         if not self._is_voter(name):
-            raise self._failed(step, "conflict", f"{name} is no voting member of group {self.group.name}")
+            raise self._failed(step, "conflict", f"{name} is no voting member of it", final=True)
         await self._step(MOVE, name, step, lambda: self.group.replica.coordinator == name)
 
     async def record(self, step: str, change: Callable[[GroupDefinition], GroupDefinition]) -> None:
@@ -143,7 +146,8 @@ class Task:
             return
         others = by_preference(self.group.id, tuple(other for other in configuration.nodes() if other != name))
         if not others:
-            raise self._failed(step, "conflict", f"{name} is the only voter; add another one first, or drop the group")
+            why = f"{name} is the only voter; add another one first, or drop the group"
+            raise self._failed(step, "conflict", why, final=True)
         moved = f"the office has left {name}"
         await self._step(MOVE, others[0], moved, lambda: self.group.replica.coordinator not in {"", name}, *others[1:])
 
@@ -163,7 +167,8 @@ class Task:
             else:
                 patient = time.monotonic() - begin < SETTLING_SECONDS and SETTLING in refusal
                 if refusal and not patient and not passes(refusal):
-                    raise self._failed(step, "conflict", refusal)
+                    final = any(words in refusal for words in FINAL)
+                    raise self._failed(step, "conflict", refusal, final=final)
             for _ in range(10):
                 if done():
                     break
@@ -177,10 +182,10 @@ class Task:
                 await directory.refresh()
                 known = directory.definitions.get(name)
                 if known is not None and known.id != self.group.id:
-                    raise self._failed(step, "conflict", f"group {name!r} was dropped meanwhile")
+                    raise self._failed(step, "conflict", "it was dropped meanwhile", final=True)
                 known = known or directory.definition(name)
                 if known is None:
-                    raise self._failed(step, "conflict", f"group {name!r} was dropped meanwhile")
+                    raise self._failed(step, "conflict", "it was dropped meanwhile", final=True)
                 changed = change(known)
                 if changed == known or await directory.put(group_key(name), changed.encode()):
                     return
@@ -205,15 +210,14 @@ class Task:
         configuration = self.group.replica.state.configuration
         return configuration is not None and name in configuration.mirrors
 
-    def _failed(self, step: str, kind: str, reason: str) -> RequestError:
-        """Return the error that names the step, what is done, and what is not."""
+    def _failed(self, step: str, kind: str, reason: str, *, final: bool = False) -> RequestError:
+        """Return the error that names the step, what is done, and what is not; ``final``: repeating it is no use."""
         done = "; ".join(self.done) or "nothing"
         left = "; ".join([item for item in self.plan if item not in self.done] or [step])
         if self.done:
             kind = "unknown_outcome" if kind == "unknown_outcome" else "unfinished"
-        return RequestError(
-            kind, f"{reason}. Step that failed: {step}. Done: {done}. Not done: {left}. Run it again to continue"
-        )
+        sentence = f"group {self.group.name}: {reason}. Step that failed: {step}. Done: {done}. Not done: {left}"
+        return RequestError(kind, sentence if final else f"{sentence}. {self.hint}")
 
 
 def with_mirror(definition: GroupDefinition, name: str) -> GroupDefinition:

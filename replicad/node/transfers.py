@@ -147,9 +147,9 @@ class Transfers:
             else:
                 return
 
-    def close(self) -> None:
+    def close(self, why: str) -> None:
         """Fail whoever still waits for a checkpoint."""
         for future in self._waiting:
             if not future.done():
-                future.set_exception(RequestError("not_ready", "this node stopped"))
+                future.set_exception(RequestError("not_ready", why))
                 future.exception()  # the requester may have gone away

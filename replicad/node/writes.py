@@ -73,7 +73,11 @@ class Writes:
         role = group.replica.state.role
         if role in {"unformed", "learner"}:
             raise RequestError("not_ready", f"this node is no member of the group yet ({role}); see /readyz")
-        if group.replica.state.full:
+        state = group.replica.state
+        if state.configuration is not None and state.log.committed < state.configuration.slot:
+            # What it would send now carries so old a slot that it may only expire, after a wait.
+            raise RequestError("not_ready", "this node was just added to the group and has not caught up yet")
+        if state.full:
             raise RequestError("disk_full")
         if len(self._own) + len(self._shared) >= self._limit:
             raise RequestError("overloaded", "too many writes are waiting at this node; nothing was done")
@@ -148,8 +152,8 @@ class Writes:
         kind = "unknown_outcome" if sent else ("timeout" if self.group.replica.coordinator else "no_coordinator")
         future.set_exception(RequestError(kind))
 
-    def close(self) -> None:
+    def close(self, why: str) -> None:
         """Fail what still waits: nobody will answer it."""
         for request_id in [*self._own, *self._shared]:
             sent = self.group.replica.abandon(request_id)
-            self.refuse(request_id, RequestError("unknown_outcome" if sent else "not_ready", "this node stopped"))
+            self.refuse(request_id, RequestError("unknown_outcome" if sent else "not_ready", why))

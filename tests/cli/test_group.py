@@ -152,3 +152,42 @@ def test_every_command_has_an_example(replicad):
     ):
         for command in commands:
             assert "Example" in replicad(name, command, "--help").output
+
+
+@pytest.mark.parametrize("status", [409, 504])
+@pytest.mark.parametrize("arguments", [("member", "add", "n4"), ("group", "create", "orders")], ids=" ".join)
+def test_a_change_that_was_answered_is_not_repeated(replicad, arguments, status):
+    """The answer's sentence is the last word, and the exit code says that the outcome is open."""
+    open_end = answer(status, b"Group orders: n4 is silent.", "X-Replicad-Outcome: indefinite")
+    with Scripted(open_end, answer(200, b"[]")) as node:
+        result = replicad(*arguments, addr=node.address)
+    assert (result.exit_code, result.output) == (3, "replicad: Group orders: n4 is silent.\n")
+    assert len(node.heads) == 1
+
+
+def test_members_are_those_that_the_coordinator_knows(replicad):
+    """Another node cannot tell how the members are: it says who can."""
+    rows = [{"node": "n1", "state": "coordinator", "disk": "d1"}, {"node": "n2", "state": "unknown", "disk": "d2"}]
+    seen = [rows[0], rows[1] | {"state": "silent"}]
+    with Scripted(answer(200, json.dumps(seen).encode())) as coordinator:
+        nodes = [{"name": "n1", "http": coordinator.address}]
+        with Scripted(answer(200, json.dumps(rows).encode()), answer(200, json.dumps(nodes).encode())) as node:
+            result = replicad("member", "list", "--json", addr=node.address)
+    assert json.loads(result.output) == seen
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("bench", "--seconds"),
+        ("status", "--interval"),
+        ("kv", "get", "k", "--timeout"),
+        ("group", "create", "orders", "--timeout"),
+    ],
+    ids=" ".join,
+)
+def test_seconds_are_a_number(replicad, arguments):
+    """NaN is in no range."""
+    result = replicad(*arguments, "nan")
+    assert result.exit_code == 2
+    assert "'nan' is not a number of seconds" in result.output

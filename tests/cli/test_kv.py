@@ -222,3 +222,13 @@ def test_bad_addresses(text):
     """What is no address gets a sentence with an example."""
     with pytest.raises(Failure, match=r"127\.0\.0\.1:8001"):
         parse_addresses(text)
+
+
+def test_a_file_with_something_else_than_a_bookmark_is_named(replicad, one, tmp_path):
+    """What the node refuses came from the file."""
+    file = tmp_path / "session"
+    file.write_text("garbage")
+    result = replicad("kv", "put", "k", "v", "--bookmark-file", file, addr=one.address)
+    assert result.exit_code == 2
+    assert "holds no bookmark" in result.stderr
+    assert str(file)[:40] in result.stderr

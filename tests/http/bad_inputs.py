@@ -402,6 +402,16 @@ BAD_INPUTS = (
         "the field is named",
     ),
     BadInput(
+        "a limit that a group cannot have",
+        "PUT",
+        "/v1/replicad/groups/g",
+        {},
+        b'{"limits": {"lease_ms": 1}}',
+        400,
+        "the fields of 'limits' are checkpoint_slots, checkpoint_bytes, value_bytes_max",
+        "those that there are",
+    ),
+    BadInput(
         "a definition of 70000 bytes",
         "PUT",
         "/v1/replicad/groups/g",

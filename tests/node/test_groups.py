@@ -59,6 +59,26 @@ async def test_groups_are_created_used_and_dropped_at_any_node(tmp_path):
         assert await read(n1, "a", "orders") is None
 
 
+async def test_a_group_whose_members_are_not_all_there_is_unfinished(tmp_path):
+    """Member or not, a node says who is missing and is ready all the same; the group forms when everyone is there."""
+    async with running(tmp_path) as cluster:
+        n1, n2, n3 = cluster.nodes.values()
+        n3.kill()
+        wish = {"members": ["n1", "n3"]}
+
+        async def refused(node):
+            text = await ask(node, "PUT", "/v1/replicad/groups/orders?timeout=1s", wish, status=409)
+            assert text.startswith("The group is defined, but not formed")
+            return "n3 is not in touch" in text
+
+        for node in (n1, n2):
+            await until("n3 is missed", lambda node=node: refused(node))
+            assert await node.ready()
+        n3.start()
+        assert (await ask(n2, "PUT", "/v1/replicad/groups/orders", wish))["version"] == 1
+        await until("orders takes writes", lambda: put(n2, "a", b"1", "orders"))
+
+
 async def test_groups_survive_restarts_and_drops_too(tmp_path):
     """After all nodes were killed every group is as it was; a group dropped while a node was down is deleted there."""
     async with running(tmp_path) as cluster:

@@ -97,8 +97,8 @@ async def test_a_replica_that_is_rebuilt_meanwhile_shows_nothing(group):
 
 
 async def test_a_node_that_stops_keeps_nobody_waiting(group):
-    """Whoever waits when the node stops gets an error."""
+    """Whoever waits when the node stops, or the group is closed, gets an error that says so."""
     task = await waiting(group, 9)
-    group.reads.close()
-    with pytest.raises(RequestError, match="stopped"):
+    group.reads.close("the group was closed here")
+    with pytest.raises(RequestError, match="the group was closed here"):
         await task

@@ -1,0 +1,174 @@
+"""What one node answers operators: groups that do not form, changes that cannot be, and when it is ready."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from replicad.core.group.configuration import Configuration
+from replicad.core.model.errors import RequestError
+from replicad.core.model.limits import Limits
+from replicad.node.administration import Administration
+from replicad.node.definitions import GroupDefinition, parse_definition
+from replicad.node.runtime import NodeRuntime
+from replicad.node.steps import Task
+from replicad.node.writes import Writes
+
+NODES = ("n1", "n2", "n3", "n4")
+
+
+class Directory:
+    """Groups and nodes in memory."""
+
+    def __init__(self):
+        self.definitions = {}
+
+    def nodes(self):
+        return list(NODES)
+
+    def names(self):
+        return sorted(self.definitions)
+
+    def definition(self, name):
+        return self.definitions.get(name)
+
+    async def refresh(self):
+        pass
+
+    async def put(self, key, value):
+        name = key.decode().removeprefix("group/")
+        self.definitions[name] = parse_definition(name, value)
+        return True
+
+
+def at(name, *connected):
+    """Return what operators ask of a node that is in touch with some others."""
+    transport = SimpleNamespace(connected=lambda other: other in connected)
+    node = SimpleNamespace(name=name, groups={}, transport=transport, directory=Directory(), limits=Limits())
+    return Administration(node)
+
+
+def opened(name="orders", voters=("n1", "n2"), mirrors=(), refusal="", coordinator="n1"):
+    """Return a group that refuses every change with a sentence."""
+    configuration = Configuration.initial({node: node for node in voters})
+    for mirror in mirrors:
+        configuration = configuration.with_mirror(mirror, 1)
+
+    async def request(kind, argument, seconds):
+        return refusal
+
+    state = SimpleNamespace(configuration=configuration)
+    replica = SimpleNamespace(state=state, coordinator=coordinator)
+    definition = GroupDefinition(name, name, voters, voters, mirrors)
+    changes = SimpleNamespace(request=request)
+    return SimpleNamespace(name=name, id=name, definition=definition, replica=replica, changes=changes)
+
+
+@pytest.mark.parametrize("members", [("n1", "n2", "n4"), ("n2", "n4")], ids=["a member", "no member"])
+async def test_a_group_that_does_not_form_is_unfinished(members):
+    """At the end of its time the answer leaves the outcome open, and names who is missing; the group stays defined."""
+    administration = at("n1", "n2", "n3")
+    with pytest.raises(RequestError, match="defined, but not formed: n4 is not in touch; it forms by itself") as caught:
+        await administration.create(GroupDefinition.new("orders", members), 0.01)
+    assert (caught.value.kind.name, caught.value.kind.definite) == ("unfinished", False)
+    assert administration.node.directory.names() == ["orders"]
+
+
+async def test_whoever_is_no_member_waits_until_the_group_is_formed():
+    """Its first coordinator writes a version into the definition; that ends the wait."""
+    administration = at("n1", "n2", "n3")
+    directory = administration.node.directory
+    making = asyncio.ensure_future(administration.create(GroupDefinition.new("orders", ("n2", "n3")), 60))
+    await asyncio.sleep(0.01)
+    assert not making.done()
+    made = directory.definitions["orders"]
+    directory.definitions["orders"] = GroupDefinition("orders", made.id, made.founders, made.members, version=1)
+    assert (await making)["version"] == 1
+
+
+async def test_another_group_of_that_name_is_shown_as_it_is():
+    """The members of now are named, and those that it began with."""
+    administration = at("n1")
+    directory = administration.node.directory
+    directory.definitions["orders"] = GroupDefinition("orders", "o", ("n1", "n2"), ("n2", "n3"), version=3)
+    with pytest.raises(RequestError, match=r"members n2, n3 \(initially n1, n2\), protocol"):
+        await administration.create(GroupDefinition.new("orders", ("n4",)), 1)
+
+
+@pytest.mark.parametrize("action", ["remove", "demote", "promote", "replace"])
+async def test_a_node_that_nobody_knows_is_refused(action):
+    """The sentence names those that are known; one that only the group knows can be changed."""
+    administration = at("n1")
+    other = "n3" if action == "replace" else ""
+    with pytest.raises(RequestError, match=r"no node 'n9' .* known are n1, n2, n3, n4, n8$") as caught:
+        await administration.change_members(opened(mirrors=("n8",)), action, "n9", other, 1)
+    assert caught.value.kind.definite
+
+
+async def test_one_voter_does_not_replace_another():
+    """Both are voters: to take one out is a removal."""
+    with pytest.raises(RequestError, match=r"use remove$") as caught:
+        await at("n1").change_members(opened(), "replace", "n1", "n2", 1)
+    assert caught.value.kind.name == "conflict"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "again"),
+    [
+        ("without n2 a majority would be 1 of 1 voters, and only 0 answer: bring back those", True),
+        ("n2 is the last voter: promote another first", False),
+    ],
+)
+async def test_only_what_may_succeed_is_said_to_be_repeated(refusal, again, monkeypatch):
+    """A refusal that the same request meets again says nothing of running it again."""
+    monkeypatch.setattr("replicad.node.steps.SETTLING_SECONDS", 0)
+    with pytest.raises(RequestError) as caught:
+        await Task(at("n1").node, opened(refusal=refusal), 60).demote("n2")
+    assert caught.value.message.startswith(f"group orders: {refusal}. Step that failed: n2 is a mirror.")
+    assert caught.value.message.endswith("Run it again to continue") == again
+
+
+async def test_a_step_that_is_no_member_s_is_final():
+    """Whoever is no mirror cannot be promoted, however often that is tried."""
+    with pytest.raises(RequestError, match="group orders: n3 is no mirror of it: add it first") as caught:
+        await Task(at("n1").node, opened(), 1).promote("n3")
+    assert "again" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("groups", "reasons"),
+    [
+        ({"default": [], "orders": ["orders"], "_meta": ["meta"]}, []),
+        ({"default": ["default"], "orders": []}, ["default"]),
+        ({"_meta": [], "orders": ["orders"], "carts": ["carts"]}, ["orders", "carts"]),
+        ({"_meta": ["meta"], "orders": ["orders"], "carts": []}, []),
+        ({"_meta": ["meta"]}, ["meta"]),
+    ],
+)
+def test_one_group_does_not_make_a_node_unready(groups, reasons):
+    """`default` decides where it is open; elsewhere one group that serves is enough."""
+
+    def group(name, missing):
+        return SimpleNamespace(name=name, missing=lambda: missing)
+
+    node = SimpleNamespace(groups={name: group(name, missing) for name, missing in groups.items()})
+    assert NodeRuntime.readiness(node) == reasons
+
+
+async def test_a_node_that_was_just_added_takes_no_writes():
+    """Until it holds the entry that made it a member, it refuses at once."""
+    log = SimpleNamespace(committed=6)
+    state = SimpleNamespace(boot=1, role="follower", full=False, log=log, configuration=SimpleNamespace(slot=7))
+    settings = SimpleNamespace(process=SimpleNamespace(requests_max=9))
+    metric = SimpleNamespace(labels=lambda name: None)
+    node = SimpleNamespace(
+        settings=settings, metrics=SimpleNamespace(replication_seconds=metric, batch_operations=metric)
+    )
+    replica = SimpleNamespace(state=state)
+    group = SimpleNamespace(name="g", node=node, replica=replica, closing=False, forsaken=lambda: False)
+    writes = Writes(group)
+    with pytest.raises(RequestError, match="not caught up") as caught:
+        writes._check_writable()
+    assert caught.value.kind.name == "not_ready"
+    log.committed = 7
+    writes._check_writable()
