@@ -377,7 +377,6 @@ class SimulatedProcess:
 
     def _truncate(self, slot: int) -> None:
         """Drop older checkpoint files and segments, once everything logged so far, live state anew, is durable."""
-
         # Chosen first: the segment that the live records go to must not be among those that they make superfluous.
         numbers = self.log.writer.removable({self.node.group: slot})
 
