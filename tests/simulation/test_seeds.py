@@ -66,3 +66,8 @@ def test_a_rebuild_asks_again_while_the_group_goes_on():
 def test_a_slow_executor_catches_up_before_it_is_judged(seed):
     """Requests after healing met a queue of slots left from the traffic before (461 and 597, three nodes)."""
     assert failure(seed, 3) == ""
+
+
+def test_two_that_do_not_know_each_other_do_not_talk_for_ever():
+    """Each answered the other's introduction with its own, millions of times a second (3817, three)."""
+    assert failure(3817, 3) == ""

@@ -60,7 +60,7 @@ class Membership:
         self.source_committed = 0
         self.source_at = 0
         self.beaten_at = -(10**12)
-        self.replied_at = -(10**12)
+        self.replied_at: dict[str, int] = {}
 
     # --- introducing oneself ----------------------------------------------------------------------------------------
 
@@ -238,7 +238,7 @@ class Membership:
         outdated = theirs is not None and theirs.version < own.version
         if message.state != "formed" or outdated or not own.holds(sender, message.disk):
             if state.is_voter() and state.coordinator:
-                state.send(sender, self.introduction(sender))
+                self._reply(sender)
             if office is not None and welcome:
                 state.send(sender, Welcome(office.epoch, state.log.committed))
         elif office is not None and welcome and message.committed < own.slot:
@@ -249,8 +249,14 @@ class Membership:
         state = self.state
         if state.configuration is None or state.configuration.names(sender):
             return
-        if state.now - self.replied_at >= INTRODUCE_HEARTBEATS * state.limits.heartbeat_us:
-            self.replied_at = state.now
+        self._reply(sender)
+
+    def _reply(self, sender: str) -> None:
+        """Introduce oneself in answer, but not again and again: two that do not know each other would never stop."""
+        state = self.state
+        pause = INTRODUCE_HEARTBEATS * state.limits.heartbeat_us - state.limits.heartbeat_us // 2
+        if state.now - self.replied_at.get(sender, -pause) >= pause:
+            self.replied_at[sender] = state.now
             state.send(sender, self.introduction(sender))
 
     def _learn(self, encoded: bytes) -> Configuration | None:
