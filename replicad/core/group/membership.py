@@ -61,6 +61,8 @@ class Membership:
         self.source_at = 0
         self.beaten_at = -(10**12)
         self.replied_at: dict[str, int] = {}
+        self.past = bool(state.log.highest)
+        """This process began with slots: whatever configuration they are of, it was not fetched from today's group."""
 
     # --- introducing oneself ----------------------------------------------------------------------------------------
 
@@ -279,7 +281,7 @@ class Membership:
                 self.stranger = not heard.names(state.node)
             if state.node not in heard.mirrors:
                 return heard
-            if heard.generation and state.log.highest:
+            if heard.generation and self.past:
                 state.out.forget = "the slots here are of no known configuration, and the group was recovered since"
                 return heard
         elif heard.version <= own.version or state.given_up_by(heard):
