@@ -297,8 +297,10 @@ class ChangeDesk:
             removed = [node for node in (*before.nodes(), *before.mirrors) if not configuration.names(node)]
             for node in (*demoted, *removed):
                 self.farewells.append((configuration.slot, node))
-            for node in removed:
-                self.membership.introductions.pop(node, None)  # what it said before says nothing of what comes after
+            added = [node for node in configuration.mirrors if not before.names(node)]
+            for node in (*removed, *added):
+                # What it said before says nothing of what comes after: it may have given up the disk that it named.
+                self.membership.introductions.pop(node, None)
         change = self.current(office)
         if change is not None and change.slot and configuration.slot >= change.slot:
             office.view.barred = ""
