@@ -3,7 +3,7 @@
 RECORDED: dict[str, tuple[int, int]] = {
     "ticket-used-twice": (6, 3),
     "two-proposers": (2, 3),
-    "holes-stay": (4, 3),
+    "holes-stay": (22, 3),
     "slot-promise-ignored": (7, 3),
     "request-ids-forgotten": (7, 3),
     "bookmark-ignored-after-failover": (6, 3),
