@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from replicad.core.kv.entries import Entry
 from replicad.core.model.limits import Limits
 from replicad.core.model.operations import ACK_ALL, NO_CAS, Result
 from replicad.node.administration import Administration
 from replicad.node.metrics import Metrics
+from replicad.node.writes import Done
 
 
 class Listing(Protocol):
@@ -61,6 +62,23 @@ class GroupRuntime(Protocol):
 
         The future gives ``Result(status, index)`` (index 0 for ``ack`` majority and one) or raises RequestError. It is
         cancelled when the server stops before the answer: whoever completes it must ask ``done()`` first.
+        """
+
+    def write_then(
+        self,
+        code: int,
+        key: bytes,
+        value: bytes,
+        flags: int,
+        cas: int,
+        ack: int,
+        done: Done,
+        token: Any,
+        idempotency: bytes | None = None,
+    ) -> None:
+        """Submit one operation without a future. Raises RequestError at once when it is refused.
+
+        ``done(token, outcome)`` is called once, later, with a Result or a RequestError; it must not raise.
         """
 
     def read_ready(self) -> bool:

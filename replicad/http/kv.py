@@ -80,6 +80,12 @@ ENTRY = b'{"LockIndex":%d,"Key":%b,"Flags":%d,"Value":%b,"CreateIndex":%d,"Modif
 KNOWN = (b"false", b"true")
 UNKNOWN_AGE_MS = 2**31 - 1
 
+Parts = tuple[int, bytes, bytes, str]
+"""A complete answer: status, head, body, and its outcome for the metrics."""
+
+Served = tuple[int, int, "Bookmark | None"]
+"""How a read was served: the level that it has, the age of the state in ms, the bookmark that it brought."""
+
 PART_DELAYS = (0.05, 0.2, 0.5)
 """Seconds to wait before trying the next part of a recursive delete again when a queue is full."""
 
@@ -148,23 +154,36 @@ class KeyValue:
             entry = group.read(key)
         except RequestError as error:
             return self.unread(request, group, options, error)
+        return Prepared(*self.found(group, entry, key, options, (level, age, bookmark), head=head))
+
+    def found(
+        self,
+        group: GroupRuntime,
+        entry: Entry | None,
+        key: bytes,
+        options: ReadOptions,
+        served: Served,
+        *,
+        head: bool = False,
+    ) -> Parts:
+        """Return the answer to a read of one key, which may be missing."""
+        level, age, bookmark = served
         known = KNOWN[group.has_coordinator()]
-        lines = self.common.lines
         if bookmark is None and level != STALE:
             session = LINE % (group.id.encode(), group.index)
         else:
             session = self.session_lines(group, options, level, bookmark)
         if entry is None:
             about = READ_LINES % (group.index or 1, known, age, LEVELS[level], session)
-            return Prepared(404, MISSING % (lines, about), b"", "missing")
-        if shape == RAW:
+            return 404, MISSING % (self.common.lines, about), b"", "missing"
+        if options.shape == RAW:
             body, template = entry.value, FOUND_RAW
         else:
             body, template = b"[%b]" % entry_json(key, entry), FOUND
             if options.pretty:
                 body = json.dumps(json.loads(body), indent=4).encode() + b"\n"
-        start = template % (lines, entry.modify, known, age, LEVELS[level], session, len(body))
-        return Prepared(200, start, b"" if head else body)
+        start = template % (self.common.lines, entry.modify, known, age, LEVELS[level], session, len(body))
+        return 200, start, b"" if head else body, "ok"
 
     async def reach(self, group: GroupRuntime, options: ReadOptions, bookmark: Bookmark | None) -> tuple[int, int]:
         """Wait until the state here is what the read asks for; returns the level that it has, and its age in ms."""
@@ -197,6 +216,10 @@ class KeyValue:
         self, request: web.BaseRequest, group: GroupRuntime, options: ReadOptions, error: RequestError
     ) -> Prepared:
         """Return the answer to a read that failed: what it was, and in what state this replica is."""
+        return self.common.error(request, error, extra=self.state_lines(group, options))
+
+    def state_lines(self, group: GroupRuntime, options: ReadOptions) -> bytes:
+        """Return the header lines of a read that failed: in what state this replica is."""
         level = options.consistency
         try:
             age = group.staleness_ms()
@@ -204,8 +227,7 @@ class KeyValue:
             age = UNKNOWN_AGE_MS
         if level == STALE and age > options.max_stale_ms:
             level = LEADER
-        lines = STATE_LINES % (KNOWN[group.has_coordinator()], age, LEVELS[level])
-        return self.common.error(request, error, extra=lines)
+        return STATE_LINES % (KNOWN[group.has_coordinator()], age, LEVELS[level])
 
     async def read_many(
         self,
@@ -213,7 +235,7 @@ class KeyValue:
         group: GroupRuntime,
         prefix: bytes,
         options: ReadOptions,
-        served: tuple[int, int, Bookmark | None],
+        served: Served,
         *,
         head: bool,
     ) -> Prepared | listing.Streamed:
@@ -264,7 +286,7 @@ class KeyValue:
             ack,
             None if identity is None else idempotency_id(identity),
         )
-        return self.written(group, result, ack, bookmark)
+        return Prepared(*self.written(group, result, ack, bookmark))
 
     async def delete(self, request: web.BaseRequest, raw_key: str, query: str) -> Prepared:
         """DELETE of one key, or of all that start with it. ``true`` also when there was nothing."""
@@ -279,11 +301,11 @@ class KeyValue:
         if bookmark is not None:
             await self.follow(group, bookmark)
         if options.recurse:
-            return self.written(group, await self.delete_prefix(group, key, identity), ACK_ALL, bookmark)
+            return Prepared(*self.written(group, await self.delete_prefix(group, key, identity), ACK_ALL, bookmark))
         request_id = None if identity is None else idempotency_id(identity)
         ack = options.ack if options.ack != GROUPS_ACK else group.default_ack
         result = await group.write(DELETE, key, b"", 0, options.cas, ack, request_id)
-        return self.written(group, result, ack, bookmark)
+        return Prepared(*self.written(group, result, ack, bookmark))
 
     async def follow(self, group: GroupRuntime, bookmark: Bookmark) -> None:
         """Wait until this contact has applied what the session has seen: its write comes after that."""
@@ -333,7 +355,7 @@ class KeyValue:
             raise RequestError("expired")
         return result
 
-    def written(self, group: GroupRuntime, result: Result, ack: int, bookmark: Bookmark | None) -> Prepared:
+    def written(self, group: GroupRuntime, result: Result, ack: int, bookmark: Bookmark | None) -> Parts:
         """Return the answer to a write; an index only where the level promises one, also if it is known already."""
         status, index = result
         if status in {MISMATCH, EXPIRED}:
@@ -342,5 +364,5 @@ class KeyValue:
         if index and ack == ACK_ALL:
             lines = INDEX_LINE % (index, bookmarks.line(bookmark, group.id, index))
         if status == REFUSED:
-            return Prepared(200, WRITTEN % (self.common.lines, lines, 5), b"false", "refused")
-        return Prepared(200, WRITTEN % (self.common.lines, lines, 4), b"true")
+            return 200, WRITTEN % (self.common.lines, lines, 5), b"false", "refused"
+        return 200, WRITTEN % (self.common.lines, lines, 4), b"true", "ok"

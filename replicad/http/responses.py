@@ -130,6 +130,21 @@ class Common:
 
     def error(self, request: web.BaseRequest, error: RequestError, *, extra: bytes = b"") -> Prepared:
         """Return the answer to a refused or failed request: plain text, or JSON where the client asks for it."""
+        answer = self.failed(
+            error,
+            wants_json="application/json" in request.headers.get(hdrs.ACCEPT, ""),
+            extra=extra,
+            key=request.headers.get("Idempotency-Key"),
+            head=request.method == "HEAD",
+        )
+        # The rest of a body that nobody will read is not worth waiting for.
+        answer.keep = request.content.is_eof()
+        return answer
+
+    def failed(
+        self, error: RequestError, *, wants_json: bool, extra: bytes = b"", key: str | None = None, head: bool = False
+    ) -> Prepared:
+        """Return the answer that tells ``error``; ``key`` is the request's idempotency key."""
         kind = error.kind
         message = error.message
         if message.partition(" ")[0].isalpha():  # names of nodes, fields and pages stay as they are
@@ -139,20 +154,17 @@ class Common:
         extra += OUTCOME_DEFINITE if kind.definite else OUTCOME_INDEFINITE
         if kind.retry_after_ms:
             extra += b"Retry-After: %d\r\n" % -(-kind.retry_after_ms // 1000)
-        if "application/json" in request.headers.get(hdrs.ACCEPT, ""):
+        if wants_json:
             body: dict[str, object] = {
                 "error": message,
                 "definite": kind.definite,
                 "retry_after_ms": kind.retry_after_ms,
             }
-            key = request.headers.get("Idempotency-Key")
             if key is not None:
                 body["idempotency_key"] = key
-            answer = self.json(body, head=request.method == "HEAD", status=kind.status, extra=extra)
+            answer = self.json(body, head=head, status=kind.status, extra=extra)
         else:
-            answer = self.answer(kind.status, TEXT_TYPE, message.encode(), head=request.method == "HEAD", extra=extra)
-        # The rest of a body that nobody will read is not worth waiting for.
-        answer.keep = request.content.is_eof()
+            answer = self.answer(kind.status, TEXT_TYPE, message.encode(), head=head, extra=extra)
         answer.outcome = kind.name
         return answer
 

@@ -8,29 +8,30 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
-from prometheus_client import Counter
 
 from replicad.core.model.errors import RequestError
 from replicad.http import kv
 from replicad.http.admin import Admin
 from replicad.http.facade import NodeRuntime
 from replicad.http.forwarding import ElsewhereError, Forwarder, Relayed
+from replicad.http.heads import Heads
 from replicad.http.listing import Bounds, Streamed
 from replicad.http.parameters import origin_form, refuse
+from replicad.http.plain import PlainConnection
 from replicad.http.responses import Common, Prepared
 
 KV = "/v1/kv/"
 COUNTED_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "POST"})
-BUSY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n"
-    b"X-Replicad-Outcome: definite\r\nConnection: close\r\n\r\n"
-)
+END_POLL_SECONDS = 0.02
+SWEEP_SECONDS = 5
+"""Connections that are silent for too long are looked for so often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +59,14 @@ class Connection(web.RequestHandler):
     __slots__ = ()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection, or refuse it in a word when there are too many."""
-        server = cast("ConnectionServer", self._manager)
-        if server.open_count >= server.connections_max:
-            server.refused.inc()
-            writer = cast("asyncio.WriteTransport", transport)
-            writer.write(BUSY)
-            writer.close()
-            self._manager = None
-            return
-        server.open_count += 1
+        """Take the connection over from :class:`~replicad.http.plain.PlainConnection`."""
+        cast("FrontDoor", self._manager).open_count += 1
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the connection."""
         if self._manager is not None:
-            cast("ConnectionServer", self._manager).open_count -= 1
+            cast("FrontDoor", self._manager).open_count -= 1
         super().connection_lost(exc)
 
     def handle_error(
@@ -84,7 +77,7 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer a request that could not be parsed (handlers keep their own errors)."""
-        server = cast("ConnectionServer", self._manager)
+        server = cast("FrontDoor", self._manager)
         if request.writer.output_size > 0 or self._manager is None:
             raise ConnectionResetError("an answer broke off in the middle")
         reason = (message or "").strip().partition("\n")[0].rstrip(":. ")
@@ -98,27 +91,89 @@ class Connection(web.RequestHandler):
         return answer
 
 
-class ConnectionServer(web.Server):
-    """aiohttp's server, making our connections."""
+class FrontDoor(web.Server):
+    """Takes connections: each begins with plain requests, and becomes aiohttp's when it asks for more."""
 
-    def __init__(self, handler: Any, common: Common, refused: Counter, unparsed: Counter, limits: ServerLimits) -> None:
+    def __init__(self, http: HttpServer, loop: asyncio.AbstractEventLoop) -> None:
+        limits = http.limits
         super().__init__(
-            handler,
+            http.handle,
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=limits.idle_seconds,
             lingering_time=2.0,
             logger=logging.getLogger("replicad.http"),
         )
-        self.common = common
-        self.refused = refused
-        self.unparsed = unparsed
+        self.http = http
+        self.common = http.common
+        self.kv = http.kv
+        self.runtime = http.runtime
+        self.refused = http.runtime.metrics.http_connections_refused
+        self.unparsed = http.outcomes["other", "other", "bad_request"]
         self.open_count = 0
         self.connections_max = limits.connections
+        self.in_flight_max = limits.in_flight
+        self.body_bytes_max = http.runtime.limits.value_bytes_max
+        self.heads = Heads(loop)
+        self.plain: dict[PlainConnection, bool] = {}
+        """Connections that have asked for nothing special so far."""
+        self.reads: set[asyncio.Task[None]] = set()
+        """Plain reads that wait for their state."""
 
-    def __call__(self) -> web.RequestHandler:
+    def __call__(self) -> PlainConnection:  # type: ignore[override] # a protocol all the same
         """Return the protocol of a new connection."""
+        return PlainConnection(self)
+
+    def full_connection(self) -> Connection:
+        """Return the protocol that goes on with a connection that is not plain."""
         return Connection(self, loop=self._loop, **self._kwargs)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests for keys that are being served."""
+        return self.http.in_flight
+
+    @in_flight.setter
+    def in_flight(self, number: int) -> None:
+        self.http.in_flight = number
+
+    def count(self, method: str, outcome: str, seconds: float) -> None:
+        """Count a plain request that was answered."""
+        self.http.outcomes["kv", method, outcome].inc()
+        self.http.seconds["kv", method].observe(seconds)
+
+    def report(self, what: str, error: Exception) -> None:
+        """Report a bug to the loop's exception handler (the runtime's)."""
+        self._loop.call_exception_handler({"message": what, "exception": error, "request": True})
+
+    def spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        """Run a read that waits."""
+        task = self._loop.create_task(coroutine)
+        self.reads.add(task)
+        task.add_done_callback(self.reads.discard)
+
+    def sweep(self, idle_seconds: float, body_seconds: float) -> None:
+        """Close plain connections that are silent, and let aiohttp deal with bodies that do not arrive."""
+        now = perf_counter()
+        for connection in list(self.plain):
+            silent = now - connection.active_at
+            if connection.busy:
+                continue
+            if connection.kept and silent > body_seconds and not connection.stuffed:
+                connection.hand_over(b"".join(connection.kept))
+            elif silent > idle_seconds:
+                connection.transport.abort()
+
+    async def end_plain(self, seconds: float) -> None:
+        """Close the plain connections, those with a request in flight when it is answered or the time is over."""
+        for connection in list(self.plain):
+            connection.end()
+        for _ in range(int(seconds / END_POLL_SECONDS)):
+            if not any(connection.busy for connection in self.plain):
+                break
+            await asyncio.sleep(END_POLL_SECONDS)
+        for connection in list(self.plain):
+            connection.transport.abort()
 
 
 class Children(dict[tuple[str, ...], Any]):
@@ -165,21 +220,16 @@ class HttpServer:
         )
         self.outcomes = Children(runtime.metrics.http_requests)
         self.seconds = Children(runtime.metrics.http_seconds)
-        self.server: ConnectionServer | None = None
+        self.server: FrontDoor | None = None
         self.listener: asyncio.Server | None = None
         self.renewal: asyncio.TimerHandle | None = None
+        self.renewals = 0
         runtime.metrics.on_scrape(self.observe)
 
     async def start(self) -> None:
         """Bind and serve."""
         loop = asyncio.get_running_loop()
-        self.server = ConnectionServer(
-            self.handle,
-            self.common,
-            self.runtime.metrics.http_connections_refused,
-            self.outcomes["other", "other", "bad_request"],
-            self.limits,
-        )
+        self.server = FrontDoor(self, loop)
         try:
             self.listener = await loop.create_server(self.server, self.host, self.port, backlog=1024)
         except OSError as error:
@@ -195,7 +245,10 @@ class HttpServer:
             return
         self.listener.close()
         self.server.pre_shutdown()
-        await self.server.shutdown(grace_seconds / 2)  # it waits so long twice: for the request, then for its task
+        await asyncio.gather(
+            self.server.end_plain(grace_seconds / 2),
+            self.server.shutdown(grace_seconds / 2),  # it waits so long twice: for the request, then for its task
+        )
         await self.listener.wait_closed()
         await self.forwarder.close()
         if self.renewal is not None:
@@ -205,6 +258,9 @@ class HttpServer:
     def renew(self, loop: asyncio.AbstractEventLoop) -> None:
         """Keep the Date header right, once a second instead of once a request."""
         self.common.renew()
+        self.renewals += 1
+        if self.server is not None and self.renewals % SWEEP_SECONDS == 0:
+            self.server.sweep(self.limits.idle_seconds, self.limits.body_seconds)
         self.renewal = loop.call_later(1.0, self.renew, loop)
 
     def observe(self) -> None:

@@ -25,7 +25,7 @@ from replicad.node.definitions import ACKS
 from replicad.node.lmdb_store import StoreFullError
 from replicad.node.reads import Reads
 from replicad.node.transfers import Transfers
-from replicad.node.writes import Writes
+from replicad.node.writes import Done, Writes, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -262,7 +262,24 @@ class GroupRuntime:
         idempotency: bytes | None = None,
     ) -> asyncio.Future[Result]:
         """Submit one operation (see ``http.facade.GroupRuntime.write``)."""
-        return self.writes.submit((code, key, value, flags, cas), ack, idempotency)
+        future: asyncio.Future[Result] = self.loop.create_future()
+        self.writes.submit((code, key, value, flags, cas), ack, settle, future, idempotency)
+        return future
+
+    def write_then(
+        self,
+        code: int,
+        key: bytes,
+        value: bytes,
+        flags: int,
+        cas: int,
+        ack: int,
+        done: Done,
+        token: Any,
+        idempotency: bytes | None = None,
+    ) -> None:
+        """Submit one operation (see ``http.facade.GroupRuntime.write_then``)."""
+        self.writes.submit((code, key, value, flags, cas), ack, done, token, idempotency)
 
     # --- reads ------------------------------------------------------------------------------------------------------
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from replicad.core.model.errors import RequestError
 from replicad.core.model.operations import (
     ACK_ALL,
     EXPIRED,
     MISMATCH,
-    REQUEST_ID_BYTES,
     Result,
     encode_operation,
     make_request_id,
@@ -18,6 +17,8 @@ from replicad.core.model.operations import (
 from replicad.node.clock import now_us
 
 if TYPE_CHECKING:
+    import asyncio
+
     from replicad.node.group_runtime import GroupRuntime
 
 SAMPLE_LOST_US = 60_000_000
@@ -25,6 +26,9 @@ SAMPLE_LOST_US = 60_000_000
 
 Content = tuple[int, bytes, bytes, int, int]
 """``(code, key, value, flags, cas)``: what an idempotency key was used for."""
+
+Done = Callable[[Any, "Result | RequestError"], None]
+"""Called once with the writer's token and the outcome, on the loop's thread; it must not raise."""
 
 DURABLE = Result(1, 0)
 
@@ -36,8 +40,8 @@ class Writes:
         self.group = group
         self._boot = group.replica.state.boot
         self._number = 0
-        self._own: dict[bytes, asyncio.Future[Result]] = {}
-        self._shared: dict[bytes, list[tuple[asyncio.Future[Result], Content]]] = {}
+        self._own: dict[bytes, tuple[Done, Any]] = {}
+        self._shared: dict[bytes, list[tuple[Done, Any, Content]]] = {}
         """By idempotency key: several requests, here and through other nodes, may carry the same one."""
         self._batch: list[tuple[bytes, bytes, int]] = []
         self._limit = group.node.settings.process.requests_max
@@ -46,25 +50,40 @@ class Writes:
         self._seconds = group.node.metrics.replication_seconds.labels(group.name)
         self._batch_operations = group.node.metrics.batch_operations.labels(group.name)
 
-    def submit(self, content: Content, ack: int, idempotency: bytes | None) -> asyncio.Future[Result]:
-        """Take one operation; raises RequestError when it is refused at once."""
-        self._check_writable()
-        group = self.group
-        future: asyncio.Future[Result] = group.loop.create_future()
+    def submit(self, content: Content, ack: int, done: Done, token: Any, idempotency: bytes | None = None) -> None:
+        """Take one operation; ``done(token, outcome)`` tells its end. Raises RequestError when it is refused at once.
+
+        The operations of one turn of the loop make one batch, with one deadline.
+        """
+        if not self._batch:
+            self._check_writable()
+            self.group.loop.call_soon(self._submit_batch)
+        if len(self._own) + len(self._shared) >= self._limit:
+            raise RequestError("overloaded", "too many writes are waiting at this node; nothing was done")
         if idempotency is None:
             self._number += 1
             request_id = make_request_id(self._boot, self._number)
-            self._own[request_id] = future
+            self._own[request_id] = (done, token)
         else:
             request_id = idempotency
-            self._shared.setdefault(request_id, []).append((future, content))
-        if not self._batch:
-            group.loop.call_soon(self._submit_batch)
-        operation = encode_operation((request_id, group.replica.state.log.committed, *content))
-        # With an idempotency key only the request table knows what the key was used for, so its answer is awaited.
-        self._batch.append((request_id, operation, ack if idempotency is None else ACK_ALL))
-        group.deadlines.add(now_us(), future.done, lambda: self._expire(request_id, future))
-        return future
+            ack = ACK_ALL  # only the request table knows what the key was used for, so its answer is awaited
+            self._share(request_id, (done, token, content))
+        operation = encode_operation((request_id, self.group.replica.state.log.committed, *content))
+        self._batch.append((request_id, operation, ack))
+
+    def _share(self, request_id: bytes, waiter: tuple[Done, Any, Content]) -> None:
+        self._shared.setdefault(request_id, []).append(waiter)
+
+        def settled() -> bool:
+            return not any(other is waiter for other in self._shared.get(request_id, ()))
+
+        def expire() -> None:
+            others = [other for other in self._shared[request_id] if other is not waiter]
+            if others:
+                self._shared[request_id] = others
+            waiter[0](waiter[1], self._expired(request_id, sent=bool(others)))
+
+        self.group.deadlines.add(now_us(), settled, expire)
 
     def _check_writable(self) -> None:
         group = self.group
@@ -79,18 +98,30 @@ class Writes:
             raise RequestError("not_ready", "this node was just added to the group and has not caught up yet")
         if state.full:
             raise RequestError("disk_full")
-        if len(self._own) + len(self._shared) >= self._limit:
-            raise RequestError("overloaded", "too many writes are waiting at this node; nothing was done")
         if group.forsaken():
             raise RequestError("no_coordinator")
 
     def _submit_batch(self) -> None:
         batch, self._batch = self._batch, []
+        if not batch:
+            return  # everything that this turn brought was refused
         self._batch_operations.observe(len(batch))
         now = now_us()
         if not self._sample or now - self._sampled_at > SAMPLE_LOST_US:
             self._sample, self._sampled_at = batch[0][0], now  # timing one operation at a time costs next to nothing
+        self._set_deadline([item[0] for item in batch], now)
         self.group.perform(self.group.replica.submit(batch, now))
+
+    def _set_deadline(self, request_ids: list[bytes], now: int) -> None:
+        own = self._own
+
+        def expire() -> None:
+            for request_id in request_ids:
+                waiter = own.pop(request_id, None)
+                if waiter is not None:
+                    waiter[0](waiter[1], self._expired(request_id))
+
+        self.group.deadlines.add(now, lambda: own.keys().isdisjoint(request_ids), expire)
 
     def on_results(self, results: list[tuple[bytes, Result]]) -> None:
         """Operations were applied here (C4). EXPIRED may be another contact's older copy: the replica decides."""
@@ -101,59 +132,63 @@ class Writes:
             if request_id == self._sample:
                 self._sample = b""
                 self._seconds.observe((now_us() - self._sampled_at) / 1e6)
-            if len(request_id) == REQUEST_ID_BYTES:
-                future = own.pop(request_id, None)
-                if future is not None and not future.done():
-                    future.set_result(result)
+            waiter = own.pop(request_id, None)
+            if waiter is not None:
+                waiter[0](waiter[1], result)
             elif request_id in self._shared:
                 self._settle_shared(request_id)
 
     def _settle_shared(self, request_id: bytes) -> None:
         """Tell everyone who used this idempotency key what *their* content was worth."""
         machine = self.group.executor.machine
-        for future, content in self._shared.pop(request_id):
+        for done, token, content in self._shared.pop(request_id):
             result = machine.recall(request_id, *content)
-            if future.done():
-                continue
             if result is None:
-                future.set_exception(RequestError("unknown_outcome"))
+                done(token, RequestError("unknown_outcome"))
             elif result.status == MISMATCH:
-                future.set_exception(RequestError("key_reused"))
+                done(token, RequestError("key_reused"))
             else:
-                future.set_result(result)
+                done(token, result)
 
     def on_durable(self, request_ids: list[bytes]) -> None:
         """Operations reached the level that they asked for (majority, one); they have no result yet."""
         for request_id in request_ids:
-            for future in self._take(request_id):
-                future.set_result(DURABLE)
+            for done, token in self._take(request_id):
+                done(token, DURABLE)
 
     def refuse(self, request_id: bytes, error: RequestError) -> None:
         """A request ends with an error."""
-        for future in self._take(request_id):
-            future.set_exception(error)
+        for done, token in self._take(request_id):
+            done(token, error)
 
-    def _take(self, request_id: bytes) -> list[asyncio.Future[Result]]:
-        waiting = [future for future, _ in self._shared.pop(request_id, ())]
+    def _take(self, request_id: bytes) -> list[tuple[Done, Any]]:
+        waiting = [(done, token) for done, token, _ in self._shared.pop(request_id, ())]
         own = self._own.pop(request_id, None)
         if own is not None:
             waiting.append(own)
-        return [future for future in waiting if not future.done()]
+        return waiting
 
-    def _expire(self, request_id: bytes, future: asyncio.Future[Result]) -> None:
-        sent = True
-        others = [item for item in self._shared.get(request_id, ()) if item[0] is not future]
-        if others:
-            self._shared[request_id] = others
-        else:
+    def _expired(self, request_id: bytes, *, sent: bool = False) -> RequestError:
+        """Return the error of an operation whose time is over; ``sent``: somebody else still waits for it."""
+        if not sent:
             self._shared.pop(request_id, None)
-            self._own.pop(request_id, None)
             sent = self.group.replica.abandon(request_id)
-        kind = "unknown_outcome" if sent else ("timeout" if self.group.replica.coordinator else "no_coordinator")
-        future.set_exception(RequestError(kind))
+        if sent:
+            return RequestError("unknown_outcome")
+        return RequestError("timeout" if self.group.replica.coordinator else "no_coordinator")
 
     def close(self, why: str) -> None:
         """Fail what still waits: nobody will answer it."""
         for request_id in [*self._own, *self._shared]:
             sent = self.group.replica.abandon(request_id)
             self.refuse(request_id, RequestError("unknown_outcome" if sent else "not_ready", why))
+
+
+def settle(future: asyncio.Future[Result], outcome: Result | RequestError) -> None:
+    """Give a future its outcome, if anyone still waits for it: a ``Done``."""
+    if future.done():
+        return
+    if isinstance(outcome, RequestError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

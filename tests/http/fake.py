@@ -76,6 +76,13 @@ class FakeGroup:
         future.set_result(result if ack == ACK_ALL else Result(result.status, 0))
         return future
 
+    def write_then(self, code, key, value, flags, cas, ack, done, token, idempotency=None):
+        def tell(future):
+            if not future.cancelled():
+                done(token, future.exception() or future.result())
+
+        self.write(code, key, value, flags, cas, ack, idempotency).add_done_callback(tell)
+
     def read_ready(self):
         return self.ready
 
