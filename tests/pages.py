@@ -141,7 +141,7 @@ def metrics_of(metrics: Metrics) -> list[tuple[str, str, tuple[str, ...], str]]:
     """Return ``(name, type, labels, help)`` of replicad's own metrics."""
     found = []
     for collector, names in metrics.registry._collector_to_names.items():
-        labels = getattr(collector, "_labelnames", None)
+        labels = getattr(collector, "labelnames", getattr(collector, "_labelnames", None))
         if labels is None or not any(name.startswith("replicad_") for name in names):
             continue
         (family,) = collector.describe() if not labels else collector.collect()

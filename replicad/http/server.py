@@ -115,6 +115,8 @@ class FrontDoor(web.Server):
         self.in_flight_max = limits.in_flight
         self.body_bytes_max = http.runtime.limits.value_bytes_max
         self.heads = Heads(loop)
+        self.counted: dict[tuple[str, str], int] = {}
+        """Plain requests by method and outcome, not yet in the counters, each of which would take a lock."""
         self.plain: dict[PlainConnection, bool] = {}
         """Connections that have asked for nothing special so far."""
         self.reads: set[asyncio.Task[None]] = set()
@@ -139,8 +141,14 @@ class FrontDoor(web.Server):
 
     def count(self, method: str, outcome: str, seconds: float) -> None:
         """Count a plain request that was answered."""
-        self.http.outcomes["kv", method, outcome].inc()
+        self.counted[method, outcome] = self.counted.get((method, outcome), 0) + 1
         self.http.seconds["kv", method].observe(seconds)
+
+    def fold(self) -> None:
+        """Give the counters what was counted since they were last asked for."""
+        counted, self.counted = self.counted, {}
+        for (method, outcome), number in counted.items():
+            self.http.outcomes["kv", method, outcome].inc(number)
 
     def report(self, what: str, error: Exception) -> None:
         """Report a bug to the loop's exception handler (the runtime's)."""
@@ -266,6 +274,8 @@ class HttpServer:
     def observe(self) -> None:
         """Set the gauges that this server knows."""
         self.runtime.metrics.http_in_flight.set(self.in_flight)
+        if self.server is not None:
+            self.server.fold()
         self.runtime.metrics.http_connections.set(self.server.open_count if self.server is not None else 0)
 
     async def handle(self, request: web.BaseRequest) -> Prepared | Streamed | Relayed:

@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from replicad.node.tallies import Tallies
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -26,7 +28,7 @@ ROLES = ("unformed", "learner", "follower", "candidate", "coordinator")
 
 SAMPLE_SECONDS = 0.1
 
-Metric = TypeVar("Metric", Counter, Gauge, Histogram)
+Metric = TypeVar("Metric", Counter, Gauge, Tallies)
 
 
 class Metrics:
@@ -37,7 +39,7 @@ class Metrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self.scrapers: list[Callable[[], None]] = []
-        self.by_group: list[Counter | Gauge | Histogram] = []
+        self.by_group: list[Counter | Gauge | Tallies] = []
 
         def keep(metric: Metric, labels: tuple[str, ...]) -> Metric:
             if "group" in labels:
@@ -50,8 +52,8 @@ class Metrics:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return keep(Gauge(f"replicad_{name}", text, labels, registry=registry), labels)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return keep(Histogram(f"replicad_{name}", text, labels, registry=registry, buckets=buckets), labels)
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Tallies:
+            return keep(Tallies(f"replicad_{name}", text, labels, registry, buckets), labels)
 
         gauge("build_info", "Always 1; the labels say what runs.", "node", "cluster", "version").labels(
             node, cluster, version
@@ -71,6 +73,21 @@ class Metrics:
         self.http_in_flight = gauge("http_in_flight", "HTTP requests that are being served.")
         self.http_connections = gauge("http_connections", "Open HTTP connections.")
         self.http_connections_refused = counter("http_connections_refused_total", "Connections beyond the limit.")
+
+        self.native_operations = counter(
+            "native_operations_total", "Operations of native clients that were taken up: get, put, delete.", "operation"
+        )
+        self.native_errors = counter(
+            "native_errors_total", "Native operations, or whole frames, that were refused or failed, by error.", "error"
+        )
+        self.native_frame_seconds = histogram(
+            "native_frame_seconds", "From the arrival of a native frame to its answer.", REQUEST_BUCKETS
+        )
+        self.native_in_flight = gauge("native_in_flight", "Native operations that are not answered yet.")
+        self.native_connections = gauge("native_connections", "Open native connections.")
+        self.native_connections_refused = counter(
+            "native_connections_refused_total", "Native connections beyond the limit."
+        )
 
         self.replication_seconds = histogram(
             "replication_seconds", "From submitting an operation to its result.", REQUEST_BUCKETS, "group"
@@ -136,7 +153,7 @@ class Metrics:
 class LoopDelaySampler:
     """Observes, ten times a second, how late the event loop runs a timer."""
 
-    def __init__(self, histogram: Histogram, interval: float = SAMPLE_SECONDS) -> None:
+    def __init__(self, histogram: Tallies, interval: float = SAMPLE_SECONDS) -> None:
         self.histogram = histogram
         self.interval = interval
         self.timer: asyncio.TimerHandle | None = None
