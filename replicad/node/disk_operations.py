@@ -24,6 +24,10 @@ class DiskOperations:
         """Close a descriptor."""
         os.close(descriptor)
 
+    def size(self, descriptor: int) -> int:
+        """Return the size of a file in bytes."""
+        return os.fstat(descriptor).st_size
+
     def allocate(self, descriptor: int, size: int) -> None:
         """Reserve ``size`` bytes that read as zeros."""
         os.posix_fallocate(descriptor, 0, size)
