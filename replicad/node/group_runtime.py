@@ -170,6 +170,9 @@ class GroupRuntime:
             self.active_at = now_us()
             self._issued += 1
             self.node.append(self.id, effects.append, self._issued)
+        if effects.apply:
+            self.executor.feed(effects.apply)
+            self.wake_executor()  # it runs in a later turn, and before what is sent now is written: a client waits
         for to, message in effects.send:
             self.send(to, message)
         if effects.send_durable:
@@ -178,9 +181,6 @@ class GroupRuntime:
                     self.send(to, message)
             else:
                 self._held.append((self._issued, effects.send_durable))
-        if effects.apply:
-            self.executor.feed(effects.apply)
-            self.wake_executor()
         if effects.read_points:
             self.reads.on_points(effects.read_points)
         if effects.durable_requests:

@@ -69,6 +69,12 @@ def _address(text: str) -> str:
     return text
 
 
+def _listen_or_not(text: str) -> str:
+    if text:
+        parse_address(text)
+    return text
+
+
 def _optional_address(text: str) -> str:
     if text and is_wildcard(parse_address(text).host):
         raise ValueError("nobody can connect to a wildcard address; name the host that others should use")
@@ -83,6 +89,7 @@ def _name(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 Listen = Annotated[str, AfterValidator(_address)]
+OptionalListen = Annotated[str, AfterValidator(_listen_or_not)]
 Advertise = Annotated[str, AfterValidator(_optional_address)]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -105,6 +112,7 @@ class LimitSettings(_Strict):
     batch_operations_max: Positive = _LIMITS.batch_operations_max
     batch_bytes_max: Positive = _LIMITS.batch_bytes_max
     open_slots_max: Positive = _LIMITS.open_slots_max
+    pipelined_slots: Positive = _LIMITS.pipelined_slots
     open_bytes_max: Positive = _LIMITS.open_bytes_max
     tickets_max: Positive = _LIMITS.tickets_max
     hand_on_bytes: Positive = _LIMITS.hand_on_bytes
@@ -154,6 +162,9 @@ class NodeSettings(_Strict):
 
     http_listen: Listen = "127.0.0.1:8001"
     http_advertise: Advertise = ""
+    native_listen: OptionalListen = ""
+    """Where it serves native clients; "" is nowhere, so that files of earlier releases mean what they meant."""
+    native_advertise: Advertise = ""
     peer_listen: Listen = "127.0.0.1:9001"
     peer_advertise: Advertise = ""
     data: str = ""
@@ -161,15 +172,21 @@ class NodeSettings(_Strict):
 
     @model_validator(mode="after")
     def _findable(self) -> Self:
-        for kind in ("http", "peer"):
+        if self.native_advertise and not self.native_listen:
+            raise ValueError("native_advertise says where a port is found that native_listen does not open; set both")
+        for kind in ("http", "native", "peer"):
             listen, advertise = getattr(self, f"{kind}_listen"), getattr(self, f"{kind}_advertise")
-            if is_wildcard(parse_address(listen).host) and not advertise:
+            if listen and is_wildcard(parse_address(listen).host) and not advertise:
                 raise ValueError(f"{kind}_listen is {listen}, so {kind}_advertise must say where others find this node")
         return self
 
     def http_address(self) -> Address:
         """Return where others find the HTTP endpoint."""
         return parse_address(self.http_advertise or self.http_listen)
+
+    def native_address(self) -> Address | None:
+        """Return where others find the native client port, None if it is not open."""
+        return parse_address(self.native_advertise or self.native_listen) if self.native_listen else None
 
     def peer_address(self) -> Address:
         """Return where other nodes find this node."""
@@ -210,6 +227,7 @@ class ProcessSettings(_Strict):
     log_files: Annotated[int, Field(ge=1, le=100)] = 4
     request_timeout_ms: Annotated[int, Field(ge=10, le=600_000)] = 5_000
     http_connections_max: Annotated[int, Field(ge=1, le=100_000)] = 4_096
+    native_connections_max: Annotated[int, Field(ge=1, le=100_000)] = 1_024
     requests_max: Annotated[int, Field(ge=1, le=1_000_000)] = 8_192
     """Writes that may wait for their outcome at this node; further ones get 429."""
     segment_bytes: Annotated[int, Field(ge=MIB, le=GIB)] = 16 * MIB
@@ -250,7 +268,10 @@ class SettingsFile(_Strict):
     def _check_addresses(self) -> None:
         taken: dict[Address, str] = {}
         for name, node in self.nodes.items():
-            for kind, address in (("http", node.http_address()), ("peer", node.peer_address())):
+            found = (("http", node.http_address()), ("native", node.native_address()), ("peer", node.peer_address()))
+            for kind, address in found:
+                if address is None:
+                    continue
                 field = (
                     f"nodes.{name}.{kind}_advertise"
                     if getattr(node, f"{kind}_advertise")

@@ -74,13 +74,13 @@ class Contact:
 
     def submit(self, operations: list[tuple[bytes, bytes, int]], office: Office | None) -> None:
         """Take operations ``(request id, encoded, ack)`` of clients and pass them on, if there is a coordinator."""
-        state = self.state
-        now = state.now
-        base = state.log.committed
+        pending = self.pending
+        now = self.state.now
+        base = self.state.log.committed
         for request_id, operation, ack in operations:
-            known = self.pending.get(request_id)
+            known = pending.get(request_id)
             if known is None:
-                self.pending[request_id] = Pending(operation, ack, base, sent=False, sent_at=now)
+                pending[request_id] = Pending(operation, ack, base, False, now)
             else:
                 known.base = base  # the same idempotency key again: this copy may be applied for longer
         self._pass_on(operations, office)
@@ -97,11 +97,13 @@ class Contact:
             self.tickets.enqueue([request_id for request_id, _, _ in operations])
             self.tickets.ask(office)
         elif office is not None:
+            pending = self.pending
+            node = state.node
             for request_id, operation, ack in operations:
-                if office.offer(operation, state.node, ack, request_id):
-                    self.pending[request_id].sent = True
-                elif not self.pending[request_id].sent:
-                    del self.pending[request_id]
+                if office.offer(operation, node, ack, request_id):
+                    pending[request_id].sent = True
+                elif not pending[request_id].sent:
+                    del pending[request_id]
                     state.out.refused_requests.append((request_id, "overloaded"))
         elif state.coordinator and state.coordinator != state.node:
             self._forward(operations)

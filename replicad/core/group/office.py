@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from replicad.core.group.authority import Authority
+from replicad.core.group.early import EarlyAnswers
 from replicad.core.group.effects import EVERYONE
 from replicad.core.group.log import batch_kind
 from replicad.core.group.repair import Repairs
@@ -20,7 +21,6 @@ from replicad.core.model.messages import (
     Accept,
     Accepted,
     Committed,
-    Durable,
     ForwardRefused,
     Heartbeat,
     HeartbeatAck,
@@ -28,8 +28,6 @@ from replicad.core.model.messages import (
 )
 from replicad.core.model.operations import (
     ACK_ALL,
-    ACK_MAJORITY,
-    ACK_ONE,
     CONFIGURATION,
     NOOP_BATCH,
     OPERATIONS,
@@ -38,6 +36,7 @@ from replicad.core.model.operations import (
 )
 
 if TYPE_CHECKING:
+    from replicad.core.group.early import Waiting
     from replicad.core.group.slots import Slots
     from replicad.core.group.state import GroupState
 
@@ -45,6 +44,8 @@ Queued = tuple[bytes, str, int, bytes, int]
 """``(encoded operation, contact, ack, request id, last slot in which it may be acknowledged before it is applied)``."""
 
 
+SMALL_OPERATIONS, SMALL_BYTES = 64, 65_536
+"""A batch of fewer operations and fewer bytes than these is small."""
 PATIENCE_HEARTBEATS = 3
 """Slots are sent again to a member whose acceptances have not moved for so many heartbeats."""
 REPAIRED_LISTED = 64
@@ -81,7 +82,9 @@ class Office:
         self.open_bytes = 0
         self.queue: deque[Queued] = deque()
         self.queued_bytes = 0
-        self.early: dict[int, list[tuple[str, int, bytes]]] = {}
+        self.queued_early = 0
+        """Queued operations that ask for less than ``all``."""
+        self.early = EarlyAnswers(state)
         self.announced = state.log.committed
         self.successor = ""
         """The voter to which the office is being moved ("": none)."""
@@ -112,6 +115,7 @@ class Office:
         if ack != ACK_ALL:
             # It is acknowledged before it is applied, so it must not meet the end of its window there (D2).
             last = decode_operation(operation).base + self.state.limits.request_window_slots
+            self.queued_early += 1
         self.queue.append((operation, contact, ack, request_id, last))
         self.queued_bytes += len(operation)
         return True
@@ -162,9 +166,11 @@ class Office:
     def drain(self) -> None:
         """Put queued operations into slots, oldest first."""
         limits = self.state.limits
-        while self.queue and self.may_assign():
+        while self.queue and self.worth_a_slot() and self.may_assign():
+            if not self.queued_early and self._drain_at_once():
+                return
             operations: list[bytes] = []
-            early: list[tuple[str, int, bytes]] = []
+            early: Waiting = []
             size = 0
             while self.queue and len(operations) < limits.batch_operations_max:
                 operation, contact, ack, request_id, last = self.queue[0]
@@ -173,6 +179,7 @@ class Office:
                 self.queue.popleft()
                 self.queued_bytes -= len(operation)
                 if ack != ACK_ALL:
+                    self.queued_early -= 1
                     if self.assigned >= last:
                         continue  # its contact learns from the slots applied that it never will be
                     early.append((contact, ack, request_id))
@@ -182,8 +189,27 @@ class Office:
                 break
             self.assigned += 1
             if early:
-                self.early[self.assigned] = early
+                self.early.slots[self.assigned] = early
             self._assign(self.assigned, encode_batch(OPERATIONS, operations))
+
+    def worth_a_slot(self) -> bool:
+        """Return whether the queue should get a slot now, rather than grow while earlier slots are on their way.
+
+        Each slot costs every member messages and a flush, whatever it holds.
+        """
+        if len(self.open) < self.state.limits.pipelined_slots:
+            return True
+        return len(self.queue) >= SMALL_OPERATIONS or self.queued_bytes >= SMALL_BYTES
+
+    def _drain_at_once(self) -> bool:
+        """Put the whole queue into one slot, if it fits one batch (the usual case)."""
+        limits = self.state.limits
+        if len(self.queue) > limits.batch_operations_max or self.queued_bytes > limits.batch_bytes_max:
+            return False
+        self.propose(encode_batch(OPERATIONS, [item[0] for item in self.queue]))
+        self.queue.clear()
+        self.queued_bytes = 0
+        return True
 
     def propose(self, value: bytes) -> int:
         """Assign a slot of its own to ``value`` (a checkpoint marker, a configuration entry); returns the slot."""
@@ -292,7 +318,9 @@ class Office:
     def advance(self) -> None:
         """Commit what a majority of all members *and* the whole view durably accepted (C1)."""
         state = self.state
-        self._answer_early(state.durable_limit(state.matched))
+        if self.early.slots:
+            own = state.durable_limit(state.matched)
+            self.early.tell(own, min(self.majority_matched(own), own))
         self.announced = max(self.announced, state.log.committed)  # by the contacts whose slots these were
         self.repairs.advance()
         while True:
@@ -350,29 +378,6 @@ class Office:
         """Return the highest slot that a majority of the members durably accepted."""
         slots = sorted([own, *(peer.matched for peer in self.authority.peers.values())], reverse=True)
         return slots[self.state.majority() - 1]
-
-    def _answer_early(self, own: int) -> None:
-        """Tell contacts about operations that asked for less than ``all`` (C5)."""
-        if not self.early:
-            return
-        majority = min(self.majority_matched(own), own)
-        answers: dict[str, list[bytes]] = {}
-        for slot in [slot for slot in self.early if slot <= own]:
-            waiting = []
-            for contact, ack, request_id in self.early[slot]:
-                if ack == ACK_ONE or (ack == ACK_MAJORITY and slot <= majority):
-                    answers.setdefault(contact, []).append(request_id)
-                else:
-                    waiting.append((contact, ack, request_id))
-            if waiting:
-                self.early[slot] = waiting
-            else:
-                del self.early[slot]
-        for contact, request_ids in answers.items():
-            if contact == self.state.node:
-                self.state.out.durable_requests.extend(request_ids)
-            else:
-                self.state.send(contact, Durable(tuple(request_ids)))
 
     def announce(self) -> None:
         """Announce "committed" at once when no Accept carries it."""
@@ -478,4 +483,4 @@ class Office:
             if contact != self.state.node:
                 self.state.send(contact, ForwardRefused(overloaded=False, request_ids=tuple(request_ids)))
         self.queue.clear()
-        self.queued_bytes = 0
+        self.queued_bytes = self.queued_early = 0

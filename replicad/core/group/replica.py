@@ -441,11 +441,10 @@ class Replica:
     def _finish(self) -> Effects:
         """Let consequences follow: slots for what is queued, commits, announcements, execution, answers."""
         office = self.office
-        if office is not None:
-            office.drain()
         self.contact.take_tickets(office)
         if office is not None:
             office.advance()
+            office.drain()
             office.send_accepts()
             office.announce()
             self.change_desk.settle(office)

@@ -104,6 +104,7 @@ class GroupState:
         self.durable_tickets = 0  # flushes done
         self.unflushed: deque[tuple[int, int, int]] = deque()  # (ticket, lowest slot written, asked at)
         self._lowest_written = 0
+        self._voter_in: Configuration | None = None
         self._watermark_logged = durable.committed
 
     # --- sending ----------------------------------------------------------------------------------------------------
@@ -281,8 +282,16 @@ class GroupState:
 
     def is_voter(self) -> bool:
         """Return whether this disk may promise, accept and count (M4): it holds the log up to its admission."""
-        member = self.configuration.member(self.node) if self.configuration else None
-        return member is not None and member.disk == self.disk and self.log.committed >= member.since
+        configuration = self.configuration
+        if configuration is None:
+            return False
+        if configuration is self._voter_in:
+            return True
+        member = configuration.member(self.node)
+        if member is None or member.disk != self.disk or self.log.committed < member.since:
+            return False
+        self._voter_in = configuration  # the committed prefix only grows: asked with every message
+        return True
 
     def counts(self, node: str, disk: str) -> bool:
         """Return whether what this peer says counts: its disk is the member's current one (rules L2, M4)."""

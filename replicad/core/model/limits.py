@@ -14,7 +14,7 @@ KEY_BYTES_MAX = 500
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 """One peer frame; a longer one closes the link."""
 
-STATE_MACHINE_VERSION = 1
+STATE_MACHINE_VERSION = 2
 """Version of what ``core/kv`` computes; agreed in the group's configuration."""
 
 
@@ -38,6 +38,8 @@ class Limits:
     open_slots_max: int = 256
     open_bytes_max: int = 16 * 1024 * 1024
     """Slots (and their bytes) that are assigned but not yet committed."""
+    pipelined_slots: int = 4
+    """With so many slots on their way, a small batch waits and grows until one of them is committed."""
     tickets_max: int = 8
     """Tickets of one contact that are asked for or whose slots are not yet chosen (active replication)."""
     hand_on_bytes: int = 16_384

@@ -28,7 +28,7 @@ from replicad.core.model.operations import (
     make_request_id,
 )
 
-LIMITS = Limits()
+LIMITS = Limits(pipelined_slots=256)
 LEASE = LIMITS.lease_us
 HEARTBEAT = LIMITS.heartbeat_us
 TICK = 10_000
