@@ -19,13 +19,15 @@ from replicad.core.model.errors import DamageError
 from replicad.node.definitions import DEFAULT, REMOTE_WRITE
 from replicad.node.disk_operations import DiskOperations, replace_file
 from replicad.node.identity import DirectoryError, read_identity
-from replicad.node.settings import Address, SettingsError, load
+from replicad.node.settings import Address, SettingsError, load, parse_address
 from replicad.node.settings_models import NodeSettings
 from replicad.node.settings_sources import read_toml
 
 CLUSTER = "local"
 FILE = "cluster.toml"
 NODES, HTTP_PORT, PEER_PORT = 3, 8001, 9001
+NATIVE_DISTANCE = 1_000
+"""Native ports follow the HTTP ports at this distance, 7001 for 8001; the settings file may say otherwise."""
 HEAD = f"""\
 # Written by `replicad up`. One of its nodes, by hand:  replicad serve --config THIS_FILE --node n2
 # Anything else that a settings file may hold can be added (configs/local.toml lists it); `replicad up` keeps it.
@@ -44,6 +46,8 @@ class LocalNode:
     peer_listen: Address
     http: Address
     data: Path
+    native_listen: Address | None = None
+    """Where it serves native clients, if it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +89,27 @@ def _new(directory: Path, count: int, http_port: int, peer_port: int, protocol: 
             f"--http-port {http_port} and --peer-port {peer_port} overlap: each takes {count} ports from there on",
             EXIT_USAGE,
         )
+    native_port = _native_port(count, http_port, peer_port)
     text = HEAD
     members = []
     for number in range(count):
         name = f"n{number + 1}"
         http, peer = Address("127.0.0.1", http_port + number), Address("127.0.0.1", peer_port + number)
-        members.append(LocalNode(name, http, peer, http, directory / name))
-        text += f'\n[nodes.{name}]\nhttp_listen = "{http}"\npeer_listen = "{peer}"\ndata = "{name}"\n'
+        native = Address("127.0.0.1", native_port + number)
+        members.append(LocalNode(name, http, peer, http, directory / name, native))
+        text += f'\n[nodes.{name}]\nhttp_listen = "{http}"\nnative_listen = "{native}"\npeer_listen = "{peer}"\n'
+        text += f'data = "{name}"\n'
     if protocol is not None:
         text += f'\n[groups.default]\nprotocol = "{protocol}"\n'
     return LocalCluster(CLUSTER, directory / FILE, tuple(members), text, protocol or REMOTE_WRITE)
+
+
+def _native_port(count: int, http_port: int, peer_port: int) -> int:
+    """Return the first native port: 1,000 below the HTTP ports, or the next thousand that is free of other ports."""
+    for port in range(http_port - NATIVE_DISTANCE, 65_536 - count, NATIVE_DISTANCE):
+        if port >= 1024 and all(abs(port - other) >= count for other in (http_port, peer_port)):
+            return port
+    raise Failure(f"--http-port {http_port} leaves no room for the native ports; choose a lower one", EXIT_USAGE)
 
 
 def _read(file: Path) -> LocalCluster:
@@ -115,6 +130,7 @@ def _read(file: Path) -> LocalCluster:
                     settings.peer_listen,
                     settings.http_addresses[settings.node],
                     settings.data,
+                    parse_address(settings.own.native_listen) if settings.own.native_listen else None,
                 )
             )
     except SettingsError as error:
@@ -174,6 +190,8 @@ def reserved(cluster: LocalCluster) -> Iterator[None]:
     for node in cluster.nodes:
         _check_port(node.name, "HTTP", node.http_listen, "--http-port")
         _check_port(node.name, "peer", node.peer_listen, "--peer-port")
+        if node.native_listen is not None:
+            _check_port(node.name, "native", node.native_listen, "--http-port")
     held: list[int] = []
     try:
         for node in cluster.nodes:

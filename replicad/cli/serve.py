@@ -17,9 +17,11 @@ import uvloop
 from replicad.cli.serve_codes import EXIT_FAILED, EXIT_UNUSABLE
 from replicad.core.journal.segments import FormatError
 from replicad.http.server import HttpServer, ServerLimits
+from replicad.native.server import NativeLimits, NativeServer
 from replicad.node import events
 from replicad.node.identity import DirectoryError
 from replicad.node.runtime import FAILED, RESTART, NodeRuntime
+from replicad.node.settings import parse_address
 from replicad.node.transport import ListenError
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ DESCRIPTORS_RESERVED = 128
 
 FORWARD_SPARE_SECONDS = 3.0
 """A request that is passed on may take so much longer than a member's own deadline: the member's answer counts."""
+
+GRACE_SECONDS = 5.0
+"""How long requests in flight may take to finish when the node stops."""
 
 YOUNG_OBJECTS = 100_000
 """Collections of young objects are rare: request handling makes no cycles, and each full look costs milliseconds."""
@@ -76,15 +81,21 @@ def serve(settings: Settings) -> int:
 
 async def _run(settings: Settings, pid_file: Path) -> str:
     runtime = NodeRuntime(settings)
+    http_connections, native_connections = connections_max(settings)
     http = HttpServer(
         runtime,
         settings.http_listen.host,
         settings.http_listen.port,
         ServerLimits(
-            connections=connections_max(settings.process.http_connections_max),
+            connections=http_connections,
             forward_seconds=settings.process.request_timeout_ms / 1000 + FORWARD_SPARE_SECONDS,
         ),
     )
+    native = None
+    if settings.own.native_listen:
+        native = NativeServer(
+            runtime, *parse_address(settings.own.native_listen), NativeLimits(connections=native_connections)
+        )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, runtime.stop)
@@ -93,18 +104,24 @@ async def _run(settings: Settings, pid_file: Path) -> str:
         if runtime.outcome == RESTART:
             return RESTART
         await http.start()
+        if native is not None:
+            await native.start()
         await runtime.join()
         _note_process(pid_file)
-        structlog.get_logger("replicad").info("listening", http=str(settings.http_listen))
+        structlog.get_logger("replicad").info(
+            "listening", http=str(settings.http_listen), native=settings.own.native_listen
+        )
         gc.collect()
         gc.freeze()
         gc.set_threshold(YOUNG_OBJECTS, 50, 100)
         outcome = await runtime.run()
         if outcome == FAILED:
             return outcome
+        if native is not None:
+            native.announce("this node stops", GRACE_SECONDS)  # clients move before the office does
         if outcome != RESTART:
             await runtime.leave()
-        await http.stop()
+        await asyncio.gather(http.stop(GRACE_SECONDS), *([native.stop(GRACE_SECONDS)] if native is not None else []))
     finally:
         if not runtime.failed:
             await runtime.close()
@@ -112,10 +129,16 @@ async def _run(settings: Settings, pid_file: Path) -> str:
     return outcome
 
 
-def connections_max(wanted: int) -> int:
-    """Return how many HTTP connections may be open: always fewer than there are file descriptors."""
+def connections_max(settings: Settings) -> tuple[int, int]:
+    """Return how many HTTP and native connections may be open: always fewer than there are file descriptors."""
+    http = settings.process.http_connections_max
+    native = settings.process.native_connections_max if settings.own.native_listen else 0
     descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return wanted if descriptors < 0 else max(1, min(wanted, descriptors - DESCRIPTORS_RESERVED))
+    if descriptors < 0:
+        return http, native
+    spare = max(2, descriptors - DESCRIPTORS_RESERVED)
+    native = min(native, spare // 2)
+    return min(http, spare - native), native
 
 
 def _note_process(pid_file: Path) -> None:

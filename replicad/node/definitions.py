@@ -92,16 +92,22 @@ class GroupDefinition:
 
 @dataclass(frozen=True, slots=True)
 class NodeEntry:
-    """Where a node is found, both as ``host:port``."""
+    """Where a node is found, as ``host:port``; ``native`` is "" if it does not serve native clients."""
 
     peer: str
     http: str
     leaving: bool = False
     """Whether it is about to be removed: it gets no vote on ``_meta`` any more, and no new groups."""
+    native: str = ""
 
     def encode(self) -> bytes:
         """Return the value of its key."""
-        return _encode({"peer": self.peer, "http": self.http} | ({"leaving": True} if self.leaving else {}))
+        fields: dict[str, object] = {"peer": self.peer, "http": self.http}
+        if self.native:
+            fields["native"] = self.native
+        if self.leaving:
+            fields["leaving"] = True
+        return _encode(fields)
 
 
 DROPPED = b'{"dropped": true}'
@@ -162,10 +168,10 @@ def parse_node(name: str, value: bytes) -> NodeEntry | None:
     fields = _fields(value)
     if fields.get("removed") is True:
         return None
-    peer, http = fields.get("peer"), fields.get("http")
-    if type(peer) is not str or type(http) is not str:
+    peer, http, native = fields.get("peer"), fields.get("http"), fields.get("native", "")
+    if type(peer) is not str or type(http) is not str or type(native) is not str:
         raise ValueError(f"the addresses of node {name!r} are not both there")
-    return NodeEntry(peer, http, leaving=fields.get("leaving") is True)
+    return NodeEntry(peer, http, leaving=fields.get("leaving") is True, native=native)
 
 
 def encode_voters(*, fixed: bool) -> bytes:

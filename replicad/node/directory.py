@@ -149,7 +149,10 @@ class Directory:
         if known is not None:
             return known
         settings = self.node.settings.nodes[name]
-        return NodeEntry(str(settings.peer_address()), str(settings.http_address()))
+        native = settings.native_address()
+        return NodeEntry(
+            str(settings.peer_address()), str(settings.http_address()), native=str(native) if native else ""
+        )
 
     def http_addresses(self) -> dict[str, str]:
         """Return where each node serves HTTP."""
@@ -162,6 +165,15 @@ class Directory:
             return entry.http
         settings = self.node.settings.nodes.get(name)
         return str(settings.http_address()) if settings is not None else ""
+
+    def native_address(self, name: str) -> str:
+        """Return where a node serves native clients, "" if it does not or that is not known."""
+        entry = self.entries.get(name)
+        if entry is not None and name != self.node.name and entry.native:
+            return entry.native
+        settings = self.node.settings.nodes.get(name)
+        address = settings.native_address() if settings is not None else None
+        return str(address) if address is not None else ""
 
     def uses(self, name: str) -> list[str]:
         """Return the groups that a node is a member or mirror of."""
@@ -200,7 +212,7 @@ class Directory:
             if entry is None:
                 self.removed.add(name)
             else:
-                for address in (entry.peer, entry.http):
+                for address in filter(None, (entry.peer, entry.http, entry.native)):
                     parse_address(address)
                 self.entries[name] = entry
         elif key == VOTERS_KEY:
@@ -290,7 +302,13 @@ class Directory:
         wishes = []
         own = self.node.settings.own
         known = self.entries.get(self.node.name)
-        entry = NodeEntry(str(own.peer_address()), str(own.http_address()), leaving=known is not None and known.leaving)
+        native = own.native_address()
+        entry = NodeEntry(
+            str(own.peer_address()),
+            str(own.http_address()),
+            leaving=known is not None and known.leaving,
+            native=str(native) if native is not None else "",
+        )
         if known != entry and self.node.name not in self.removed:
             wishes.append(self._wish(node_key(self.node.name), entry.encode()))
         if self.meta.replica.office is not None:

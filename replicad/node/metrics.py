@@ -31,6 +31,38 @@ SAMPLE_SECONDS = 0.1
 Metric = TypeVar("Metric", Counter, Gauge, Tallies)
 
 
+class NativeMetrics:
+    """Metrics of the native client port."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.operations = Counter(
+            "replicad_native_operations_total",
+            "Operations of native clients that were taken up: get, put, delete.",
+            ("operation",),
+            registry=registry,
+        )
+        self.errors = Counter(
+            "replicad_native_errors_total",
+            "Native operations, or whole frames, that were refused or failed, by error.",
+            ("error",),
+            registry=registry,
+        )
+        self.frame_seconds = Tallies(
+            "replicad_native_frame_seconds",
+            "From the arrival of a native frame to its answer.",
+            (),
+            registry,
+            REQUEST_BUCKETS,
+        )
+        self.in_flight = Gauge(
+            "replicad_native_in_flight", "Native operations that are not answered yet.", registry=registry
+        )
+        self.connections = Gauge("replicad_native_connections", "Open native connections.", registry=registry)
+        self.connections_refused = Counter(
+            "replicad_native_connections_refused_total", "Native connections beyond the limit.", registry=registry
+        )
+
+
 class Metrics:
     """Every metric of one node. Names end in their unit; durations are seconds, sizes bytes."""
 
@@ -74,20 +106,7 @@ class Metrics:
         self.http_connections = gauge("http_connections", "Open HTTP connections.")
         self.http_connections_refused = counter("http_connections_refused_total", "Connections beyond the limit.")
 
-        self.native_operations = counter(
-            "native_operations_total", "Operations of native clients that were taken up: get, put, delete.", "operation"
-        )
-        self.native_errors = counter(
-            "native_errors_total", "Native operations, or whole frames, that were refused or failed, by error.", "error"
-        )
-        self.native_frame_seconds = histogram(
-            "native_frame_seconds", "From the arrival of a native frame to its answer.", REQUEST_BUCKETS
-        )
-        self.native_in_flight = gauge("native_in_flight", "Native operations that are not answered yet.")
-        self.native_connections = gauge("native_connections", "Open native connections.")
-        self.native_connections_refused = counter(
-            "native_connections_refused_total", "Native connections beyond the limit."
-        )
+        self.native = NativeMetrics(registry)
 
         self.replication_seconds = histogram(
             "replication_seconds", "From submitting an operation to its result.", REQUEST_BUCKETS, "group"

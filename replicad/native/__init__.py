@@ -1,0 +1,1 @@
+"""The native client port of one node: msgpack frames over TCP, many operations in each (``docs/native.md``)."""
