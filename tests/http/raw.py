@@ -69,3 +69,9 @@ class Client:
     async def at_end(self):
         """Return whether the server closed the connection, reading nothing else."""
         return await self.reader.read(1) == b""
+
+
+async def until(condition):
+    """Let the loop turn until the condition holds (the test's own timeout ends it otherwise)."""
+    while not condition():  # noqa: ASYNC110 - what happens elsewhere sets no event
+        await asyncio.sleep(0.001)

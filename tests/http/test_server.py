@@ -15,13 +15,7 @@ from replicad.http.listing import Bounds
 from replicad.http.server import HttpServer, ServerLimits
 from replicad.node.metrics import LoopDelaySampler
 from tests.http.fake import FakeNode
-from tests.http.raw import Client, encode, read_answer
-
-
-async def until(condition):
-    """Let the loop turn until the condition holds (the test's own timeout ends it otherwise)."""
-    while not condition():  # noqa: ASYNC110 - what happens elsewhere sets no event
-        await asyncio.sleep(0.001)
+from tests.http.raw import Client, encode, read_answer, until
 
 
 class Serving:
