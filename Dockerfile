@@ -27,7 +27,7 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /var/lib/replic
 # The modules are compiled already; nothing but the data directory need be writable.
 ENV PATH=/opt/replicad/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /var/lib/replicad
-EXPOSE 8001 9001
+EXPOSE 7001 8001 9001
 # SIGTERM hands over, finishes, flushes and leaves.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 \

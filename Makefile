@@ -10,7 +10,7 @@ DEV := .venv/.dev-installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test check simulate docs drills lock clean
+.PHONY: help setup up test check simulate docs drills bench profile lock clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
@@ -55,6 +55,13 @@ drills: $(DEV) ## measure failover, read-back, protocols, members, groups, wiped
 	$(BIN)/python -m drills.wipe
 	$(BIN)/python -m drills.million
 	$(BIN)/python -m drills.speed
+
+# etcd, Redis, wrk and h2load come from the system: apt install etcd-server redis-server wrk nghttp2-client
+bench: $(DEV) ## measure against etcd and Redis, into benchmarks/results (ARGS="--quick", "--full", "--only NAME")
+	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+profile: $(DEV) ## draw a flame graph per role under load, into benchmarks/results
+	@exec $(BIN)/python -m benchmarks.profile $(ARGS)
 
 lock: ## resolve the dependencies anew into the two lock files
 	$(PYTHON) -m venv .venv-lock

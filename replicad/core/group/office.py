@@ -44,6 +44,8 @@ Queued = tuple[bytes, str, int, bytes, int]
 """``(encoded operation, contact, ack, request id, last slot in which it may be acknowledged before it is applied)``."""
 
 
+BUSY_SLOTS = 2
+"""With so many slots on their way, news of a commit need not travel alone."""
 SMALL_OPERATIONS, SMALL_BYTES = 64, 65_536
 """A batch of fewer operations and fewer bytes than these is small."""
 PATIENCE_HEARTBEATS = 3
@@ -380,9 +382,9 @@ class Office:
         return slots[self.state.majority() - 1]
 
     def announce(self) -> None:
-        """Announce "committed" at once when no Accept carries it."""
+        """Announce "committed" at once when no Accept carries it, unless the next one or the next commit soon does."""
         committed = self.state.log.committed
-        if committed > self.announced:
+        if committed > self.announced and len(self.open) < BUSY_SLOTS:
             self.announced = committed
             self.state.broadcast(Committed(self.epoch, self.start, committed, self.listed()))
 

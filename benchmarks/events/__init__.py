@@ -1,0 +1,1 @@
+"""What happens when something happens: nodes that are killed, restarted, away; checkpoints; more nodes; protocols."""
