@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -42,11 +41,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return super().get_command(ctx, cmd_name)
         module, _ = COMMANDS[cmd_name]
-        gc.disable()  # what an import creates stays: looking for garbage meanwhile costs a tenth of the time
-        try:
-            return cast("click.Command", getattr(import_module(f"replicad.cli.{module}"), cmd_name))
-        finally:
-            gc.enable()
+        return cast("click.Command", getattr(import_module(f"replicad.cli.{module}"), cmd_name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         """Write the list for --help."""

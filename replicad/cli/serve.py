@@ -48,7 +48,6 @@ YOUNG_OBJECTS = 100_000
 def serve(settings: Settings) -> int:
     """Run the node until it is told to stop; returns the exit code."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.disable()  # until the node listens: all that a start reads stays
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # connections must not use up what files need
@@ -114,7 +113,6 @@ async def _run(settings: Settings, pid_file: Path) -> str:
         )
         gc.collect()
         gc.freeze()
-        gc.enable()
         gc.set_threshold(YOUNG_OBJECTS, 50, 100)
         outcome = await runtime.run()
         if outcome == FAILED:
