@@ -113,6 +113,7 @@ async def _run(settings: Settings, pid_file: Path) -> str:
         )
         gc.collect()
         gc.freeze()
+        gc.enable()
         gc.set_threshold(YOUNG_OBJECTS, 50, 100)
         outcome = await runtime.run()
         if outcome == FAILED:
