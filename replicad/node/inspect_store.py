@@ -17,7 +17,7 @@ from replicad.core.journal.checkpoints import CheckpointDecoder, CheckpointHeade
 from replicad.core.kv.digest import StateDigest
 from replicad.core.kv.entries import Entry, decode_entry
 from replicad.core.kv.machine import read_state
-from replicad.core.kv.requests import decode_record
+from replicad.core.kv.requests import decode_record, ids_in
 from replicad.core.model.errors import DamageError
 from replicad.node.checkpoint import SLICE_BYTES, read_header
 from replicad.node.lmdb_store import StoreEnvironment, StoreView
@@ -60,7 +60,9 @@ def inspect_store(path: Path, group: str, *, verify: bool = False) -> dict[str, 
             "digest": digest.hex(),
             "configuration": configuration,
             "entries": view.entries(),
-            "remembered_requests": sum(len(decode_record(at, record)) for at, record in view.scan_requests()),
+            "remembered_requests": sum(
+                ids_in(item) for at, record in view.scan_requests() for item in decode_record(at, record)
+            ),
             "loading": view.get_meta("loading") is not None,
             "file_bytes": environment.size(),
         }
@@ -117,7 +119,9 @@ def inspect_checkpoint(path: Path, *, verify: bool = False) -> dict[str, object]
                         entries += len(part.pairs)
                         sizes.update(_power(len(decode_entry(entry).value)) for _, entry in part.pairs)
                     elif type(part) is Requests:
-                        requests += sum(len(decode_record(slot, record)) for slot, record in part.records)
+                        requests += sum(
+                            ids_in(item) for slot, record in part.records for item in decode_record(slot, record)
+                        )
         decoder.finish()
     except DamageError as error:
         damage = str(error)

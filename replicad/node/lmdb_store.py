@@ -1,39 +1,32 @@
-"""The store on LMDB: one environment per node, three named databases per group.
-
-Written in one transaction per applied run of slots and never synced: the store is what a process may lose with its
-machine, since checkpoint and message log rebuild it. So it is trusted only on the boot of the machine on which it was
-written (what a killed process wrote is still in the page cache), which a small file beside it tells *before* LMDB maps
-a file that a power cut may have torn.
-
-Never ``writemap``: on a full disk a store through the map is a SIGBUS, a failed ``pwrite`` is an error. The map size is
-address space, not disk space: fixed far above need, so that it never has to grow under readers.
-"""
+"""The store on LMDB: three named databases of a node's environment per group, and what is not yet written to them."""
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from types import TracebackType
-from typing import Self, cast
 
 import lmdb
 
+from replicad.core.kv.machine import STATE, slot_of
 from replicad.core.model.errors import RequestError, check
-from replicad.core.model.limits import KEY_BYTES_MAX
+from replicad.node.lmdb_environment import MAP_SIZE, TRUST, StoreEnvironment, StoreView, identity_of, open_databases
+from replicad.node.write_behind import Layer
 
-MAP_SIZE = 64 * 1024**3
-DATABASES_MAX = 1024
-"""Three a group: what is not open costs nothing."""
+__all__ = ["MAP_SIZE", "LmdbStore", "StoreEnvironment", "StoreFailedError", "StoreFullError", "StoreView"]
+
 VIEWS_MAX = 32
 """Long read transactions that one store hands out at a time: each keeps the pages it sees from being reused."""
+LAYER_KEYS = 4_096
+LAYER_BYTES = 4 * 1024 * 1024
+LAYER_COMMITS = 256
+"""A store's layer of unwritten changes is full when one of these is reached, and written as soon as the thread is free.
+While it is busy, twice as much may gather: so a killed process has lost four layers at most, which the message log
+gives back. The commits bound what a restart applies again when few keys change often."""
+UNWRITTEN_BYTES = 32 * 1024 * 1024
+"""Of all groups' unwritten changes together; then the largest layer is written, and at twice as much waited for."""
 
-CROWDED_BYTES = 1024 * 1024
-
-_TRUST = "trust"
 _LOADING = "loading"
 
 
@@ -45,231 +38,122 @@ class StoreFailedError(Exception):
     """A write failed for another reason: this store is not trusted any more, and is rebuilt at the next start."""
 
 
-class StoreEnvironment:
-    """The LMDB files of one node in ``path``, shared by its groups.
-
-    ``disk`` and ``machine_boot`` say who trusts them: files that were written by another disk id, or on another boot
-    of the machine, are deleted before they are opened. A reader (``readonly``) takes them as they are. One that knows
-    that nobody writes can leave not even the trace of a reader (``locked`` False).
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        disk: str = "",
-        machine_boot: str = "",
-        map_size: int = MAP_SIZE,
-        readonly: bool = False,
-        locked: bool = True,
-    ) -> None:
-        """Open or create the files; raises lmdb.Error if they cannot be opened."""
-        self.path = path
-        self.identity = f"{disk} {machine_boot}".encode()
-        self.readonly = readonly
-        self.fresh = False
-        """Nothing that was here before could be trusted: the store starts empty."""
-        if not readonly:
-            path.mkdir(parents=True, exist_ok=True)
-            self._discard_foreign()
-        self.lmdb = lmdb.open(
-            str(path),
-            map_size=map_size,
-            max_dbs=DATABASES_MAX,
-            readonly=readonly,
-            create=not readonly,
-            sync=False,
-            metasync=False,
-            readahead=False,  # what is hot was written by this process and is in the page cache
-            lock=locked,
-        )
-        self.lmdb.reader_check()  # readers that were killed must not keep old pages alive
-
-    def _discard_foreign(self) -> None:
-        trust = self.path / _TRUST
-        try:
-            trusted = trust.read_bytes() == self.identity
-        except FileNotFoundError:
-            trusted = False
-        if trusted:
-            return
-        self.fresh = True
-        _delete_files(self.path)
-        # Not synced: if the machine dies now, its next boot has another id, and this file says nothing to it.
-        aside = trust.with_suffix(".new")
-        aside.write_bytes(self.identity)
-        aside.replace(trust)
-
-    def distrust(self) -> None:
-        """Make the next start begin with an empty store."""
-        (self.path / _TRUST).unlink(missing_ok=True)
-
-    def groups(self) -> list[str]:
-        """Return the names of the groups that have databases here."""
-        with self.lmdb.begin() as transaction:
-            names = [bytes(key).decode() for key in transaction.cursor().iternext(values=False)]
-        return sorted(name.removesuffix("/meta") for name in names if name.endswith("/meta"))
-
-    def view(self, group: str) -> StoreView:
-        """Return a view of a group's databases as they are now; raises KeyError if there are none. Close it."""
-        try:
-            databases = _open_databases(self.lmdb, group, create=False)
-        except lmdb.NotFoundError as error:
-            raise KeyError(f"there is no group {group!r} in {self.path}") from error
-        return StoreView(self.lmdb.begin(db=databases[0]), databases)
-
-    def drop(self, group: str) -> None:
-        """Delete a group's databases; no store or view of it may be used any more. A failure leaves them behind."""
-        with suppress(lmdb.Error):
-            databases = _open_databases(self.lmdb, group, create=False)
-            with self.lmdb.begin(write=True) as transaction:
-                for database in databases:
-                    transaction.drop(database, delete=True)
-
-    def size(self) -> int:
-        """Return the bytes of the data file that are in use (free pages inside it included)."""
-        return int(self.lmdb.info()["last_pgno"] + 1) * int(self.lmdb.stat()["psize"])
-
-    def crowded(self) -> bool:
-        """Return whether the file system has next to no space: LMDB reports a short write as an I/O error."""
-        return shutil.disk_usage(self.path).free < CROWDED_BYTES
-
-    def close(self) -> None:
-        """Close the files; every view and store must be closed before."""
-        self.lmdb.close()
-
-    def destroy(self) -> None:
-        """Close and delete the files."""
-        self.close()
-        _delete_files(self.path)
-
-
-def _delete_files(path: Path) -> None:
-    # Trust goes first: half-deleted files must not be believed.
-    for name in (_TRUST, "data.mdb", "lock.mdb"):
-        (path / name).unlink(missing_ok=True)
-
-
-def _open_databases(environment: lmdb.Environment, group: str, *, create: bool) -> tuple[lmdb._Database, ...]:
-    names = (f"{group}/{kind}".encode() for kind in ("kv", "requests", "meta"))
-    return tuple(environment.open_db(name, create=create) for name in names)
-
-
-class StoreView:
-    """A group's content at one moment: what a read transaction sees. The ``StoreReader`` protocol."""
-
-    def __init__(self, transaction: lmdb.Transaction, databases: tuple[lmdb._Database, ...]) -> None:
-        self._transaction = transaction
-        self._kv, self._requests, self._meta = databases
-
-    def get(self, key: bytes) -> bytes | None:
-        """Return the entry of ``key``."""
-        return cast("bytes | None", self._transaction.get(key, None, self._kv))
-
-    def scan(self, prefix: bytes, after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """Yield ``(key, entry)`` in key order for keys that start with ``prefix`` and are greater than ``after``."""
-        return scan(self._transaction, self._kv, prefix, after)
-
-    def scan_requests(self) -> Iterator[tuple[int, bytes]]:
-        """Yield ``(slot, record)`` in slot order."""
-        for key, record in cast("Iterator[tuple[bytes, bytes]]", iter(self._transaction.cursor(self._requests))):
-            yield int.from_bytes(key, "big"), record
-
-    def get_meta(self, name: str) -> bytes | None:
-        """Return a meta value."""
-        return cast("bytes | None", self._transaction.get(name.encode(), None, self._meta))
-
-    def entries(self) -> int:
-        """Return how many keys there are."""
-        return int(self._transaction.stat(self._kv)["entries"])
-
-    def close(self) -> None:
-        """End the read transaction."""
-        self._transaction.abort()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def scan(
-    transaction: lmdb.Transaction, database: lmdb._Database, prefix: bytes, after: bytes | None
-) -> Iterator[tuple[bytes, bytes]]:
-    """Yield ``(key, entry)`` from one database of a transaction; see ``Store.scan``."""
-    if len(prefix) > KEY_BYTES_MAX:
-        return
-    start = prefix if after is None else max(prefix, after + b"\0")
-    cursor = transaction.cursor(database)
-    if not cursor.set_range(start):
-        return
-    for key, entry in cast("Iterator[tuple[bytes, bytes]]", iter(cursor)):
-        if not key.startswith(prefix):
-            return
-        yield key, entry
-
-
 class LmdbStore:
-    """The :class:`~replicad.core.kv.store.Store` protocol on three named databases of an environment."""
+    """The :class:`~replicad.core.kv.store.Store` protocol on three named databases of an environment.
+
+    What is committed goes to a layer in memory first (see ``write_behind``). Full layers are written to the databases
+    by the environment's thread, each in one transaction, so the databases always hold the state after some slot: what
+    a killed process had not written yet is applied again from the message log. :meth:`flush`, and a commit that asks
+    for it, leave nothing unwritten.
+    """
 
     def __init__(self, environment: StoreEnvironment, group: str) -> None:
         """Open (or create) the group's databases."""
         self.environment = environment
         self.group = group
+        environment.settle()
         self._lmdb = environment.lmdb
-        self._databases = _open_databases(self._lmdb, group, create=True)
+        self._databases = open_databases(self._lmdb, group, create=True)
         self._kv, self._requests, self._meta = self._databases
-        self._write: lmdb.Transaction | None = None
+        self._pending: Layer | None = None
+        """What the open transaction has written so far."""
+        self._recent = Layer()
+        self._frozen: Layer | None = None
+        """What the thread writes, or has failed to write."""
+        self._error: lmdb.Error | None = None
+        self._busy = False
+        self._direct: lmdb.Transaction | None = None
+        """LMDB's own transaction, if the open one goes there at once; then it holds the layers, too."""
         self._read: lmdb.Transaction | None = None
         self._views = 0
-        self._marked = self.get_meta(_TRUST) == environment.identity
+        self._marked = self.get_meta(TRUST) == environment.identity
+        environment.stores.append(self)
 
     # --- transactions ---
 
     def begin(self) -> None:
-        """Open the write transaction; raises StoreFailedError if LMDB refuses one."""
-        check(self._write is None, "a write transaction is open already")
-        self._end_read()
-        try:
-            self._write = self._lmdb.begin(write=True, db=self._kv)
-        except lmdb.Error as error:
-            raise self._failure(error) from error
+        """Open the write transaction; raises StoreFullError or StoreFailedError if no more can be kept unwritten."""
+        check(self._pending is None, "a write transaction is open already")
+        self.environment.collect()
+        if self._error is not None:
+            self.flush()
+        if self._full(1):
+            self._make_room()
+        elif self.environment.unwritten >= UNWRITTEN_BYTES:
+            self.environment.relieve()
+            if self.environment.unwritten >= 2 * UNWRITTEN_BYTES:
+                self.environment.settle()
+        self._pending = Layer()
         if not self._marked:
-            self.put_meta(_TRUST, self.environment.identity)
+            self._pending.meta[TRUST] = self.environment.identity
 
-    def commit(self) -> None:
-        """Make all writes since :meth:`begin` visible; raises StoreFullError or StoreFailedError: then call abort."""
-        try:
-            self._writer().commit()
-        except lmdb.Error as error:
-            raise self._failure(error) from error
-        self._write = None
+    def _full(self, layers: int) -> bool:
+        recent = self._recent
+        return (
+            len(recent.entries) >= layers * LAYER_KEYS
+            or recent.size >= layers * LAYER_BYTES
+            or recent.commits >= layers * LAYER_COMMITS
+        )
+
+    def _make_room(self) -> None:
+        """Give the layer to the thread; wait for it only if it is two layers behind."""
+        if self._busy and self._full(2):
+            self.environment.settle()
+            if self._error is not None:
+                self.flush()
+        self.freeze()
+
+    def commit(self, *, flush: bool = False) -> None:
+        """Make all writes since :meth:`begin` visible; with ``flush`` also in the databases, for other processes.
+
+        Only a flush, or the end of a load, raises StoreFullError or StoreFailedError: then call abort.
+        """
+        pending = self._open()
+        if flush or self._direct is not None:
+            self._write_through(pending)
+        else:
+            self.environment.unwritten += self._recent.absorb(pending)
+        state = pending.meta.get(STATE)
+        if state is not None:
+            self.environment.note_reached(self.group, slot_of(state))
         self._marked = True
+        self._pending = None
 
     @property
     def writing(self) -> bool:
         """Whether a write transaction is open."""
-        return self._write is not None
+        return self._pending is not None
 
     def abort(self) -> None:
         """Forget all writes since :meth:`begin`."""
-        transaction, self._write = self._writer(), None
-        with suppress(lmdb.Error):  # a failed commit has ended it already
-            transaction.abort()
+        self._open()
+        self._pending = None
+        self._end_direct()
+        self._marked = self.get_meta(TRUST) == self.environment.identity
 
-    def _writer(self) -> lmdb.Transaction:
-        if self._write is None:
+    def flush(self) -> None:
+        """Write what is committed and not yet in the databases; raises StoreFullError (nothing is lost) or
+        StoreFailedError.
+        """
+        check(self._pending is None, "a write transaction is open")
+        self.environment.settle()
+        if self._recent or self._frozen:
+            try:
+                self._write_through(Layer())
+            except (StoreFullError, StoreFailedError):
+                self._end_direct()
+                raise
+
+    def _open(self) -> Layer:
+        if self._pending is None:
             check(condition=False, message="a write needs an open transaction")
             raise AssertionError
-        return self._write
+        return self._pending
 
     def _reader(self) -> lmdb.Transaction:
-        """Return the open write transaction, or a read transaction kept for all reads until the next write."""
-        if self._write is not None:
-            return self._write
+        """Return LMDB's own write transaction, or a read transaction kept until something was written."""
+        if self._direct is not None:
+            return self._direct
         if self._read is None:
             self._read = self._lmdb.begin(db=self._kv)
         return self._read
@@ -287,97 +171,171 @@ class LmdbStore:
         self.environment.distrust()
         return StoreFailedError(f"the store of group {self.group!r} failed: {error}")
 
+    # --- writing to the databases ---
+
+    def freeze(self) -> None:
+        """Have the thread write what is unwritten, unless it does so already. Others may ask for it at any time."""
+        if self._busy or not (self._frozen or self._recent):
+            return
+        if self._frozen is None:
+            self._frozen, self._recent = self._recent, Layer()
+        self._busy = True
+        self.environment.submit(self, self._frozen)
+
+    def write_layer(self, layer: Layer) -> None:
+        """Write a layer in one transaction (on the environment's thread); raises lmdb.Error."""
+        with self._lmdb.begin(write=True, db=self._kv) as transaction:
+            layer.write(transaction, self._databases)
+
+    def layer_written(self, error: lmdb.Error | None) -> None:
+        """Take note, on the loop's thread, that the thread is done."""
+        self._busy = False
+        self._error = error
+        if error is None:
+            self._forget(self._frozen)
+            self._frozen = None
+            self._end_read()  # it sees the databases as they were
+
+    @property
+    def unwritten(self) -> int:
+        """About how many bytes of memory the unwritten changes take."""
+        return self._recent.size + (self._frozen.size if self._frozen is not None else 0)
+
+    def _forget(self, layer: Layer | None) -> None:
+        self.environment.unwritten -= layer.size if layer is not None else 0
+
+    def _begin_direct(self, *, empty: bool = False) -> lmdb.Transaction:
+        """Return LMDB's own write transaction with all layers in it, or with nothing at all; raises StoreFullError."""
+        if self._direct is None:
+            self.environment.settle()
+            self._end_read()
+            everything = Layer()
+            for layer in (self._frozen, self._recent):
+                if layer is not None and not empty:
+                    everything.absorb(layer)
+            try:
+                self._direct = self._lmdb.begin(write=True, db=self._kv)
+                self.environment.held = True
+                everything.write(self._direct, self._databases)
+            except lmdb.Error as error:
+                raise self._failure(error) from error
+        return self._direct
+
+    def _write_through(self, pending: Layer) -> None:
+        """Commit the layers and ``pending`` to the databases."""
+        transaction = self._begin_direct()
+        try:
+            pending.write(transaction, self._databases)
+            transaction.commit()
+        except lmdb.Error as error:
+            raise self._failure(error) from error
+        self._direct = None
+        self.environment.held = False
+        self._forget(self._frozen)
+        self._forget(self._recent)
+        self._frozen, self._recent, self._error = None, Layer(), None
+
+    def _end_direct(self) -> None:
+        if self._direct is not None:
+            transaction, self._direct = self._direct, None
+            self.environment.held = False
+            with suppress(lmdb.Error):  # a failed commit has ended it already
+                transaction.abort()
+
+    def _now(self) -> StoreView:
+        """Return everything as it is now; not to be closed."""
+        below = (self._frozen, self._recent) if self._direct is None else ()
+        layers = [layer for layer in (*below, self._pending) if layer]
+        return StoreView(self._reader(), self._databases, layers)
+
     # --- entries, request records, meta values ---
 
     def get(self, key: bytes) -> bytes | None:
         """Return the entry of ``key`` (inside a write transaction: as written so far)."""
+        pending = self._pending
+        if pending is not None and key in pending.entries:
+            return pending.entries[key]
+        if self._direct is None:
+            if key in self._recent.entries:
+                return self._recent.entries[key]
+            if self._frozen is not None and key in self._frozen.entries:
+                return self._frozen.entries[key]
         # The write transaction and the cached read transaction both have the entries as their own database.
-        transaction = self._write or self._read or self._reader()
+        transaction = self._direct or self._read or self._reader()
         return transaction.get(key)  # type: ignore[return-value] # without `buffers` it is bytes
 
     def put(self, key: bytes, entry: bytes) -> None:
-        """Write an entry; raises StoreFullError."""
-        try:
-            self._write.put(key, entry)  # type: ignore[union-attr] # no call for a check on the hottest path
-        except lmdb.Error as error:
-            raise self._failure(error) from error
+        """Write an entry."""
+        self._pending.entries[key] = entry  # type: ignore[union-attr] # no call for a check on the hottest path
 
     def delete(self, key: bytes) -> None:
-        """Remove an entry; an absent one is no error. Raises StoreFullError (a removal needs pages, too)."""
-        try:
-            self._writer().delete(key)
-        except lmdb.Error as error:
-            raise self._failure(error) from error
+        """Remove an entry; an absent one is no error."""
+        self._open().entries[key] = None
 
     def scan(self, prefix: bytes, after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Yield ``(key, entry)`` in key order for keys that start with ``prefix`` and are greater than ``after``.
 
         Read it to the end, or stop, before the next write; use :meth:`view` for what takes longer.
         """
-        return scan(self._reader(), self._kv, prefix, after)
+        return self._now().scan(prefix, after)
 
     def put_requests(self, slot: int, record: bytes) -> None:
         """Keep the request record of one slot."""
-        try:
-            self._writer().put(slot.to_bytes(8, "big"), record, db=self._requests)
-        except lmdb.Error as error:
-            raise self._failure(error) from error
+        self._open().records[slot] = record
 
     def delete_requests(self, slot: int) -> None:
         """Drop the request record of one slot."""
-        try:
-            self._writer().delete(slot.to_bytes(8, "big"), db=self._requests)
-        except lmdb.Error as error:
-            raise self._failure(error) from error
+        self._open().records[slot] = None
 
     def scan_requests(self) -> Iterator[tuple[int, bytes]]:
         """Yield ``(slot, record)`` in slot order."""
-        return StoreView(self._reader(), self._databases).scan_requests()
+        return self._now().scan_requests()
 
     def get_meta(self, name: str) -> bytes | None:
         """Return a meta value."""
-        return cast("bytes | None", self._reader().get(name.encode(), None, self._meta))
+        return self._now().get_meta(name)
 
     def put_meta(self, name: str, value: bytes) -> None:
         """Write a meta value."""
-        try:
-            self._writer().put(name.encode(), value, db=self._meta)
-        except lmdb.Error as error:
-            raise self._failure(error) from error
+        self._open().meta[name] = value
 
     def clear(self) -> None:
         """Remove everything, meta values included (inside a write transaction); the trust marker comes back."""
-        transaction = self._writer()
+        self._open()
+        # First: were it the other way round, a process killed in between would be missing the slots that are named.
+        self.environment.note_reached(self.group, 0)
+        transaction = self._begin_direct(empty=True)
         try:
             for database in self._databases:
                 transaction.drop(database, delete=False)
         except lmdb.Error as error:
             raise self._failure(error) from error
-        self.put_meta(_TRUST, self.environment.identity)
+        self._pending = Layer()
+        self.put_meta(TRUST, self.environment.identity)
 
     # --- beyond the protocol ---
 
     def load_entries(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Write ``(key, entry)`` pairs in key order, all above what is there: many times faster than single puts."""
+        self._open()
+        transaction = self._begin_direct()
         try:
-            with self._writer().cursor(self._kv) as cursor:
+            with transaction.cursor(self._kv) as cursor:
                 cursor.putmulti(pairs, append=True)
         except lmdb.Error as error:
             raise self._failure(error) from error
 
     def set_loading(self, *, loading: bool) -> None:
-        """Note (inside a write transaction) that a checkpoint is being loaded: until it is, nothing here is true."""
-        try:
-            if loading:
-                self.put_meta(_LOADING, b"1")
-            else:
-                self._writer().delete(_LOADING.encode(), db=self._meta)
-        except lmdb.Error as error:
-            raise self._failure(error) from error
+        """Note (inside a write transaction) that a checkpoint is being loaded: until it is, nothing here is true.
+
+        It is in the databases with this transaction's commit: a load that is cut short must be known to the next start.
+        """
+        self._open().meta[_LOADING] = b"1" if loading else None
+        self._begin_direct()
 
     def trusted(self, disk: str, machine_boot: str) -> bool:
         """Return whether this group's content was committed by this disk on this boot, and no load was cut short."""
-        return self.get_meta(_TRUST) == f"{disk} {machine_boot}".encode() and self.get_meta(_LOADING) is None
+        return self.get_meta(TRUST) == identity_of(disk, machine_boot) and self.get_meta(_LOADING) is None
 
     @contextmanager
     def view(self) -> Iterator[StoreView]:
@@ -386,13 +344,21 @@ class LmdbStore:
             raise RequestError("overloaded", f"{VIEWS_MAX} long listings are being read already; try again shortly")
         self._views += 1
         try:
-            with StoreView(self._lmdb.begin(db=self._kv), self._databases) as view:
+            layers = [layer.copy() for layer in (self._frozen, self._recent) if layer]
+            with StoreView(self._lmdb.begin(db=self._kv), self._databases, layers) as view:
                 yield view
         finally:
             self._views -= 1
 
     def close(self) -> None:
-        """End the transactions; uncommitted writes are lost."""
-        if self._write is not None:
+        """Write what is committed, if that can be done, and end the transactions; uncommitted writes are lost."""
+        if self not in self.environment.stores:
+            return
+        if self._pending is not None:
             self.abort()
+        with suppress(StoreFullError, StoreFailedError):
+            self.flush()
+        self._forget(self._frozen)
+        self._forget(self._recent)
         self._end_read()
+        self.environment.stores.remove(self)

@@ -64,7 +64,7 @@ async def make(path: Path) -> None:
     store = LmdbStore(environment, "default")
     machine = Machine(store, 16_384)
     apply_all(machine, values[:CHECKPOINT])
-    digest = _write_checkpoint(path, environment, machine)
+    digest = _write_checkpoint(path, store, machine)
     apply_all(machine, values[CHECKPOINT:APPLIED])
     store.close()
     environment.close()
@@ -87,12 +87,13 @@ async def make(path: Path) -> None:
     data.close()
 
 
-def _write_checkpoint(path: Path, environment: StoreEnvironment, machine: Machine) -> bytes:
+def _write_checkpoint(path: Path, store: LmdbStore, machine: Machine) -> bytes:
     header = CheckpointHeader(
         STATE_MACHINE_VERSION, "c", "default", CHECKPOINT, machine.index, machine.digest, machine.configuration
     )
     (path / "checkpoints").mkdir()
-    with environment.view("default") as view:
+    store.flush()
+    with store.environment.view("default") as view:
         (path / "checkpoints" / f"default-{CHECKPOINT}.ckpt").write_bytes(b"".join(CheckpointEncoder(header, view)))
     return machine.digest
 

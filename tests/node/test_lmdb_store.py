@@ -5,14 +5,17 @@ import sys
 from pathlib import Path
 from random import Random
 
+import lmdb
 import pytest
 
-from replicad.core.kv.machine import Machine
+from replicad.core.kv.digest import StateDigest
+from replicad.core.kv.machine import Machine, read_state
 from replicad.core.kv.memory_store import MemoryStore
 from replicad.core.model.errors import InvariantError, RequestError
-from replicad.core.model.operations import CONFIGURATION, NO_CAS, encode_batch
+from replicad.core.model.operations import CONFIGURATION, NO_CAS, encode_batch, make_request_id
 from replicad.node import lmdb_store
-from replicad.node.lmdb_store import LmdbStore, StoreEnvironment, StoreFullError
+from replicad.node.lmdb_store import LmdbStore, StoreEnvironment, StoreFailedError, StoreFullError
+from replicad.node.write_behind import Layer
 from tests.core.kv.state_builders import apply_all, batch, delete, delete_prefix, put
 
 
@@ -41,13 +44,14 @@ def random_values(seed, count):
     values = [encode_batch(CONFIGURATION, b"members")]
     for slot in range(2, count):
         operations = []
-        for _ in range(random.randrange(8)):
+        for number in range(random.randrange(8)):
+            rid = make_request_id(seed + 1, slot * 8 + number)
             key = random.choice(keys)
             value = random.randbytes(random.choice([0, 10, 100, 9000]))
             cas = random.choice([NO_CAS, NO_CAS, 0, slot])
             kind = random.randrange(20)
-            made = [put(key, value, cas=cas, base=slot - 1), delete(key, base=slot - 1)][kind > 16]
-            operations.append(made if kind else delete_prefix(key[:3], base=slot - 1))
+            made = [put(key, value, cas=cas, rid=rid, base=slot - 1), delete(key, rid=rid, base=slot - 1)][kind > 16]
+            operations.append(made if kind else delete_prefix(key[:3], rid=rid, base=slot - 1))
         values.append(batch(*operations))
     return values
 
@@ -194,22 +198,189 @@ def test_an_unfinished_load_is_not_trusted(store):
     assert store.trusted("disk", "boot")
 
 
-def test_a_full_map_is_refused_and_the_store_goes_on(tmp_path):
-    """A write that does not fit raises StoreFullError; after an abort everything committed before is still there."""
+def test_a_full_map_refuses_writes_and_loses_nothing(tmp_path, monkeypatch):
+    """What does not fit is kept, begin raises StoreFullError before anything is applied, and room lets it go on."""
+    monkeypatch.setattr(lmdb_store, "LAYER_BYTES", 300_000)
+    environment = environment_at(tmp_path / "store", map_size=512 * 1024)
+    store = LmdbStore(environment, "default")
+    machine, memory = Machine(store, 50), Machine(MemoryStore(), 50)
+    values = [batch(put(b"k%d" % n, bytes(100_000))) if n % 7 else batch(delete(b"k1")) for n in range(1, 40)]
+    refused = 0
+    for value in values:
+        while True:
+            try:
+                machine.begin()
+            except StoreFullError:
+                assert content(store) == content(memory.store)
+                refused += 1
+                if refused % 3 == 0:
+                    environment.lmdb.set_mapsize(environment.lmdb.info()["map_size"] + 1024 * 1024)
+            else:
+                break
+        machine.apply(machine.applied_slot + 1, value)
+        machine.commit()
+        apply_all(memory, [value])
+    assert refused > 3
+    environment.lmdb.set_mapsize(16 * 1024 * 1024)
+    store.flush()
+    with environment.view("default") as view:
+        assert content(view) == content(store) == content(memory.store)
+    store.close()
+    environment.close()
+
+
+def test_a_flush_that_does_not_fit_is_taken_back_whole(tmp_path):
+    """A commit that must reach the databases and cannot raises; after an abort everything is as it was before it."""
     environment = environment_at(tmp_path / "store", map_size=512 * 1024)
     store = LmdbStore(environment, "default")
     machine = Machine(store, 50)
     apply_all(machine, [batch(put(b"a", b"1"))])
-    before = machine.digest
-    machine.begin()
-    with pytest.raises(StoreFullError, match="cannot grow"):
+    before = machine.digest, content(store)
+    for _ in range(2):
+        machine.begin()
         machine.apply(2, batch(*[put(b"k%d" % n, bytes(100_000)) for n in range(10)]))
-    machine.abort()
-    assert (machine.digest, machine.read(b"a").value) == (before, b"1")
-    apply_all(machine, [batch(put(b"b", b"2"))])
-    assert machine.applied_slot == 2
+        with pytest.raises(StoreFullError, match="cannot grow"):
+            machine.commit(flush=True)
+        machine.abort()
+        assert (machine.digest, content(store)) == before
+    machine.begin()
+    machine.apply(2, batch(put(b"b", b"2")))
+    machine.commit(flush=True)
+    with environment.view("default") as view:
+        assert content(view) == content(store)
     store.close()
     environment.close()
+
+
+def test_a_failed_write_is_no_full_disk(store, environment, monkeypatch):
+    """An error that does not pass by itself raises StoreFailedError, and the next start begins with an empty store."""
+
+    def fail(*_):
+        raise lmdb.Error("broken")
+
+    store.begin()
+    store.put(b"a", b"1")
+    store.commit()
+    monkeypatch.setattr(Layer, "write", fail)
+    with pytest.raises(StoreFailedError, match="broken"):
+        store.flush()
+    assert store.get(b"a") == b"1"
+    assert not (environment.path / "trust").exists()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_layers_are_invisible(tmp_path, monkeypatch, seed):
+    """Whatever is written when, aborted, cleared, viewed or reopened: the store shows what a store in memory shows."""
+    monkeypatch.setattr(lmdb_store, "LAYER_KEYS", 20)
+    monkeypatch.setattr(lmdb_store, "LAYER_COMMITS", 9)
+    random = Random(seed)
+    environment = environment_at(tmp_path / "store")
+    store = LmdbStore(environment, "default")
+    other = LmdbStore(environment, "other")
+    machine, memory = Machine(store, 5), Machine(MemoryStore(), 5)
+    views = []
+    for value in random_values(seed, 400):
+        what = random.randrange(40)
+        if what == 0:
+            store.flush()
+        elif what == 1:
+            store.freeze()
+        elif what == 2:
+            environment.settle()
+        elif what == 3:
+            machine.begin()
+            machine.apply(machine.applied_slot + 1, value)
+            machine.abort()
+        elif what == 4:
+            store.begin()
+            store.clear()
+            assert list(store.scan(b"")) == []
+            store.abort()
+        elif what == 5:
+            store.close()
+            store = LmdbStore(environment, "default")
+            machine = Machine(store, 5)
+        elif what == 6:
+            other.begin()
+            other.put(b"x", value)
+            other.commit(flush=random.random() < 0.5)
+        elif what == 7:
+            views.append((store.view(), memory.store.snapshot()))
+            views[-1] = (views[-1][0], views[-1][0].__enter__(), views[-1][1])
+        elif what == 8 and views:
+            context, view, then = views.pop(random.randrange(len(views)))
+            assert content(view) == content(then)
+            assert list(view.scan(b"a/1", b"a/12")) == list(then.scan(b"a/1", b"a/12"))
+            assert all(view.get(key) == entry for key, entry in then.scan(b""))
+            context.__exit__(None, None, None)
+        assert apply_all(machine, [value]) == apply_all(memory, [value])
+        assert machine.digest == memory.digest
+        assert content(store) == content(memory.store)
+        for prefix in (b"a/1", b"b", b"\xff/", b"nothing"):
+            assert list(store.scan(prefix, prefix + b"3")) == list(memory.store.scan(prefix, prefix + b"3"))
+    for context, *_ in views:
+        context.__exit__(None, None, None)
+    assert environment.unwritten == store.unwritten + other.unwritten
+    store.close()
+    other.close()
+    assert environment.unwritten == 0
+    environment.close()
+
+
+def test_the_databases_hold_the_state_after_a_slot(store, environment, monkeypatch):
+    """Whenever another process looks, it finds one slot's state, whose digest adds up, and at most four layers old."""
+    monkeypatch.setattr(lmdb_store, "LAYER_COMMITS", 7)
+    machine = Machine(store, 50)
+    seen = set()
+    for value in random_values(9, 300):
+        apply_all(machine, [value])
+        with environment.view("default") as view:
+            slot, _, digest, configuration = read_state(view)
+            state = StateDigest()
+            for key, entry in view.scan(b""):
+                state.add_entry(key, entry)
+            for at, record in view.scan_requests():
+                state.add_requests(at, record)
+            state.add_configuration(configuration)
+            assert state.value() == digest
+            assert machine.applied_slot - 4 * 7 <= slot <= machine.applied_slot
+            seen.add(slot)
+    assert len(seen) > 20
+
+
+def test_how_far_it_came_is_noted_at_once_and_forgotten_with_the_content(environment):
+    """A commit that is not written yet is noted; a clear takes the note back first, and so does a group's end."""
+    store = LmdbStore(environment, "default")
+    machine = Machine(store, 50)
+    apply_all(machine, random_values(1, 30))
+    assert environment.reached_by("default") == 29
+    store.begin()
+    store.clear()
+    assert environment.reached_by("default") == 0
+    store.abort()
+    apply_all(machine, [batch(put(b"a"))])
+    assert environment.reached_by("default") == 30
+    store.close()
+    environment.drop("default")
+    assert environment.reached_by("default") == 0
+
+
+def test_idle_groups_do_not_keep_memory(environment, monkeypatch):
+    """When all groups together keep too much, the largest of them is written, though nobody writes to it."""
+    monkeypatch.setattr(lmdb_store, "UNWRITTEN_BYTES", 100_000)
+    idle, busy = LmdbStore(environment, "idle"), LmdbStore(environment, "busy")
+    for store, key in ((idle, b"a"), (busy, b"b"), (busy, b"c")):
+        store.begin()
+        store.put(key, bytes(70_000))
+        store.commit()
+    environment.settle()
+    busy.begin()
+    busy.commit()
+    assert idle.unwritten == 0
+    assert environment.unwritten < 150_000
+    assert idle.get(b"a") == bytes(70_000)
+    idle.close()
+    busy.close()
 
 
 def test_writes_need_a_transaction(store):
@@ -232,33 +403,57 @@ WRITER = """
 import sys
 from pathlib import Path
 from replicad.core.kv.machine import Machine
+from replicad.node import lmdb_store
 from replicad.node.lmdb_store import LmdbStore, StoreEnvironment
-from tests.core.kv.state_builders import batch, put
+from tests.node.test_lmdb_store import random_values
+lmdb_store.LAYER_KEYS, lmdb_store.LAYER_COMMITS = 50, 20
 machine = Machine(LmdbStore(StoreEnvironment(Path(sys.argv[1]), disk="disk", machine_boot="boot"), "default"), 50)
-for slot in range(1, 10**9):
+values = random_values(int(sys.argv[2]), 5_000)
+machine.begin()
+machine.commit(flush=True)
+print("ready", flush=True)
+for slot in range(machine.applied_slot + 1, len(values)):
     machine.begin()
-    machine.apply(slot, batch(put(b"slot", b"%d" % slot, base=slot - 1), put(b"k%d" % (slot % 999), base=slot - 1)))
-    machine.commit()
+    machine.apply(slot, values[slot - 1])
+    machine.commit(flush=slot % 90 == 0)
     print(slot, flush=True)
 """
 
 
-def test_a_killed_writer_leaves_a_whole_slot(tmp_path):
-    """SIGKILL between any two instructions: what was committed is there, and the state is that of one slot."""
-    command = [sys.executable, "-c", WRITER, str(tmp_path / "store")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
-    lines = [process.stdout.readline() for _ in range(200)]
-    process.send_signal(signal.SIGKILL)
-    rest = process.stdout.read().splitlines(keepends=True)
-    process.wait()
-    process.stdout.close()
-    said = [line for line in lines + rest if line.endswith(b"\n")]
-    environment = environment_at(tmp_path / "store")
-    store = LmdbStore(environment, "default")
-    machine = Machine(store, 50)
-    assert store.trusted("disk", "boot")
-    assert machine.applied_slot >= int(said[-1])
-    assert machine.read(b"slot").value == b"%d" % machine.applied_slot
-    assert machine.index == 2 * machine.applied_slot
-    store.close()
-    environment.close()
+@pytest.mark.parametrize("seed", range(3))
+def test_a_killed_writer_goes_on_from_a_whole_slot(tmp_path, seed):
+    """SIGKILL at any moment of writing a layer: the store is the state of one slot, and the slots after it, applied
+    again, give what they gave before. What was flushed is there; of the rest at most four layers are missing.
+    """
+    random = Random(seed)
+    values = random_values(seed, 5_000)
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "store"), str(seed)]
+    memory = Machine(MemoryStore(), 50)
+    for _ in range(6):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
+        assert process.stdout.readline() == b"ready\n"
+        lines = [process.stdout.readline() for _ in range(random.randrange(1, 150))]
+        for _ in range(random.randrange(3000)):
+            pass  # not at the moment of an answer
+        process.send_signal(signal.SIGKILL)
+        lines += process.stdout.read().splitlines(keepends=True)
+        process.wait()
+        process.stdout.close()
+        said = max(int(line) for line in lines if line.endswith(b"\n"))
+        environment = environment_at(tmp_path / "store")
+        store = LmdbStore(environment, "default")
+        found = Machine(store, 50)
+        assert store.trusted("disk", "boot")
+        assert said // 90 * 90 <= found.applied_slot
+        assert said - 4 * 20 <= found.applied_slot <= said + 1
+        assert said <= environment.reached_by("default") <= said + 1
+        if found.applied_slot < memory.applied_slot:
+            memory = Machine(MemoryStore(), 50)
+        apply_all(memory, values[memory.applied_slot : found.applied_slot])
+        assert content(store)[:2] == content(memory.store)[:2]
+        assert (found.digest, found.index, found.configuration) == (memory.digest, memory.index, memory.configuration)
+        again = values[found.applied_slot : environment.reached_by("default") + 60]
+        assert apply_all(found, again) == apply_all(memory, again)
+        assert found.digest == memory.digest
+        store.close()
+        environment.close()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from replicad.core.group.effects import CheckpointCommitted
 from replicad.core.journal.records import CheckpointRecord
+from replicad.core.group.state import Role
 from replicad.core.model.operations import CHECKPOINT_BATCH
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Checkpoints:
         self.marker_at = 0
         self.reports: dict[str, Mark] = {}
         self.boots: dict[str, int] = {}
-        """Boot ids of the members when the marker was proposed."""
+        """Boot ids of the processes that take, or took, the checkpoint at the marker (0: not heard yet)."""
         self.wanted = False
         self.not_before = 0
         self.commit_ticket = 0
@@ -88,7 +89,7 @@ class Checkpoints:
         """Return whether some view member will never report: it failed, or restarted since the marker."""
         for name in office.view.joined:
             report = self.reports.get(name, NO_MARK)
-            restarted = office.authority.peers[name].boot != self.boots.get(name)
+            restarted = office.authority.peers[name].boot != self.boots.get(name, 0)
             if report == (self.marker, b"") or (restarted and report[0] < self.marker):
                 return True
         return self.state.now - self.marker_at > ABANDON_AFTER_LEASES * self.state.limits.lease_us
@@ -104,7 +105,11 @@ class Checkpoints:
         return ready and (self.wanted or heavy) and office.may_mark()
 
     def on_report(self, sender: str, message: HeartbeatAck) -> None:
-        """Note what a member has written."""
+        """Note what a member has written, and which process will write the checkpoint that is under way."""
+        if not self.boots.get(sender) and message.applied < self.marker:
+            # First heard after the marker was proposed, as are all when an office begins with a marker. It has not
+            # come to the marker yet, so it is this process that will.
+            self.boots[sender] = message.boot
         if message.checkpoint:
             self.reports[sender] = (message.checkpoint, message.checkpoint_digest)
 
@@ -130,10 +135,19 @@ class Checkpoints:
         if digest and slot > self.written[0]:
             self.written = (slot, digest)
         elif not digest:
-            self.failed = slot
+            self.failed = max(self.failed, slot)
             self.state.event("checkpoint_failed", slot=slot)
             if slot == self.marker:
                 self._give_up()
+
+    def obsolete(self, slot: int, epoch: int) -> bool:
+        """Return whether nobody will commit the checkpoint at ``slot``, whose marker was applied here in ``epoch``.
+
+        A coordinator commits only the marker that it has under way, and none of an older office.
+        """
+        state = self.state
+        given_up = state.role is Role.COORDINATOR and slot != self.marker
+        return given_up or state.epoch != epoch or slot < self.committed[0]
 
     def report(self) -> Mark:
         """Return what heartbeat answers say: the newest checkpoint written here, or that the newest one failed."""

@@ -65,7 +65,7 @@ class Executor:
                     break
                 if len(results) >= operations_max or done >= SLOTS_MAX:
                     break
-            machine.commit()
+            machine.commit(flush=bool(marker))  # a checkpoint is read from the store by another process
         except Exception:
             machine.abort()  # a full store: nothing was applied, and the queue is as it was
             raise

@@ -28,7 +28,7 @@ import msgpack
 from replicad.core.model.errors import DamageError, check
 
 MAGIC = b"replicad checkpoint\n"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FRAME_BYTES = 256 * 1024
 """A frame of entries is closed when it holds this much."""
 FRAME_BYTES_MAX = 64 * 1024 * 1024

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from replicad.core.kv.entries import HEADER_BYTES, content_hash, stored_hash
+from replicad.core.kv.entries import content_hash, stored_hash
 from replicad.core.model.errors import DamageError
+from replicad.core.model.limits import KEY_BYTES_MAX
 
 DIGEST_BYTES = 16
 MASK = (1 << 128) - 1
@@ -52,8 +53,12 @@ class StateDigest:
 
     def add_entry(self, key: bytes, entry: bytes) -> None:
         """Count one entry; raises DamageError if it does not carry the hash of its own content."""
-        hashed = stored_hash(entry)
-        if len(entry) < HEADER_BYTES or hashed != content_hash(key, entry):
+        try:
+            hashed = stored_hash(entry)
+            good = len(key) <= KEY_BYTES_MAX and hashed == content_hash(key, entry)
+        except ValueError as error:
+            raise DamageError(f"the entry of key {key[:64]!r} is none: {error}") from error
+        if not good:
             raise DamageError(f"the entry of key {key[:64]!r} is not what its hash says")
         self._total += to_int(hashed)
 

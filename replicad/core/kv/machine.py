@@ -18,15 +18,18 @@ from typing import cast
 import msgpack
 
 from replicad.core.kv.digest import DIGEST_BYTES, MASK, configuration_part, to_bytes, to_int
-from replicad.core.kv.entries import FIELDS, HEADER_BYTES, NO_SESSION, Entry, decode_entry, hash_of, stored_hash
-from replicad.core.kv.requests import (
-    INDEX_SHIFT,
-    LOW_MASK,
-    RequestTable,
-    encode_record,
-    fingerprint,
-    unpack_result,
+from replicad.core.kv.entries import (
+    HASH_BYTES,
+    NO_SESSION,
+    Entry,
+    decode_entry,
+    fields_bytes,
+    hash_of,
+    pack_fields,
+    stored_hash,
+    unpack_fields,
 )
+from replicad.core.kv.requests import RequestTable, Single, fingerprint
 from replicad.core.kv.store import Store, StoreReader
 from replicad.core.model.errors import DamageError, InvariantError, check
 from replicad.core.model.limits import KEY_BYTES_MAX
@@ -69,6 +72,11 @@ def read_state(store: StoreReader) -> tuple[int, int, bytes, bytes]:
         raise DamageError(f"the store's state has {len(state)} bytes, not {_STATE.size}")
     slot, index, digest = _STATE.unpack(state)
     return slot, index, digest, store.get_meta(CONFIGURATION_META) or b""
+
+
+def slot_of(state: bytes) -> int:
+    """Return the applied slot in the meta value :data:`STATE`."""
+    return int.from_bytes(state[:8], "big")
 
 
 def write_state(store: Store, slot: int, index: int, digest: bytes, configuration: bytes) -> None:
@@ -138,21 +146,21 @@ class Machine:
         A contact needs it after a checkpoint was loaded over slots whose results it never saw, and for ids from
         idempotency keys, which two contacts may use for two contents at once.
         """
-        known = self._requests.known.get(request_id)
+        known = self._requests.find(request_id)
         if known is None:
             return None
-        return self._repeated(known, self.index, (request_id, code, key, value, flags, cas))
+        return _repeated(known, self.index, (request_id, code, key, value, flags, cas))
 
     def begin(self) -> None:
         """Open the store's write transaction."""
         self._store.begin()
 
-    def commit(self) -> None:
-        """Write where the machine stands, and make everything since :meth:`begin` visible."""
+    def commit(self, *, flush: bool = False) -> None:
+        """Write where the machine stands, and make everything since :meth:`begin` visible; ``flush``: see the store."""
         self._store.put_meta(STATE, _STATE.pack(self.applied_slot, self.index, to_bytes(self._digest)))
         if self.configuration != self._written_configuration:
             self._store.put_meta(CONFIGURATION_META, self.configuration)
-        self._store.commit()
+        self._store.commit(flush=flush)
         self._written_configuration = self.configuration
 
     def abort(self) -> None:
@@ -192,23 +200,32 @@ class Machine:
         self.configuration = configuration
 
     def _apply_operations(self, slot: int, operations: tuple[bytes, ...]) -> list[tuple[bytes, Result]]:
-        known = self._requests.known
-        unpack = msgpack.unpackb
+        table = self._requests
+        unpack, to_number, new = msgpack.unpackb, int.from_bytes, tuple.__new__
         oldest_base = slot - self._window
         results: list[tuple[bytes, Result]] = []
-        record: list[bytes | int] = []
         index = self.index
+        # A run of new ids, as integers: it goes on with `following`, as long as that is below `ceiling`.
+        first = first_index = ceiling = 0
+        following = -1
+        statuses = bytearray()
         for encoded in operations:
             index += 1
             request_id, base, code, key, value, flags, cas = unpack(encoded, use_list=False)
-            first = known.get(request_id)
-            if first is not None:
-                repeated = self._repeated(first, index, (request_id, code, key, value, flags, cas))
-                results.append((request_id, repeated))
-                continue
-            if base < oldest_base:
-                results.append((request_id, Result(EXPIRED, index)))
-                continue
+            number = to_number(request_id, "big") if len(request_id) == REQUEST_ID_BYTES else -2
+            if number != following or number >= ceiling or base < oldest_base:
+                if statuses:
+                    table.add_run(first, first_index, bytes(statuses))
+                    statuses.clear()
+                following = -1
+                known = table.find(request_id)
+                if known is not None:
+                    repeated = _repeated(known, index, (request_id, code, key, value, flags, cas))
+                    results.append((request_id, repeated))
+                    continue
+                if base < oldest_base:
+                    results.append((request_id, Result(EXPIRED, index)))
+                    continue
             if code == PUT:
                 status = self._put(index, key, value, flags, cas)
             elif code == DELETE:
@@ -217,28 +234,23 @@ class Machine:
                 status = self._delete_prefix(key)
             else:
                 raise ValueError(f"there is no operation {code!r}")
-            low = status
-            if len(request_id) != REQUEST_ID_BYTES:
-                low |= fingerprint(request_id, code, key, value, flags, cas) << 2
-            known[request_id] = index << INDEX_SHIFT | low
-            record += (request_id, index, low)
-            results.append((request_id, Result(status, index)))
+            results.append((request_id, new(Result, (status, index))))
+            if number < 0:
+                content = fingerprint(request_id, code, key, value, flags, cas)
+                table.add_single(Single(request_id, index, content, status))
+                continue
+            if following < 0:
+                first, first_index, ceiling = number, index, table.ceiling(number)
+            following = number + 1
+            statuses.append(status)
+        if statuses:
+            table.add_run(first, first_index, bytes(statuses))
         self.index = index
+        record, part = table.close_slot(slot)
         if record:
-            self._remember(slot, record)
+            self._store.put_requests(slot, record)
+            self._digest = (self._digest + part) & MASK
         return results
-
-    def _remember(self, slot: int, record: list[bytes | int]) -> None:
-        data = encode_record(record)
-        self._store.put_requests(slot, data)
-        ids = cast("tuple[bytes, ...]", tuple(record[::3]))
-        self._digest = (self._digest + self._requests.close_slot(slot, ids, data)) & MASK
-
-    def _repeated(self, first: int, index: int, operation: tuple[bytes, int, bytes, bytes, int, int]) -> Result:
-        """Return the first result, unless the id's idempotency key was used with another content."""
-        if len(operation[0]) == IDEMPOTENCY_ID_BYTES and (first & LOW_MASK) >> 2 != fingerprint(*operation):
-            return Result(MISMATCH, index)
-        return unpack_result(first)
 
     def _put(self, index: int, key: bytes, value: bytes, flags: int, cas: int) -> int:
         if type(key) is not bytes or not 0 < len(key) <= KEY_BYTES_MAX:
@@ -247,16 +259,16 @@ class Machine:
         if old is None:
             if cas > 0:
                 return REFUSED
-            fields = FIELDS.pack(index, index, 0, flags, NO_SESSION)
+            fields = pack_fields(index, index, 0, flags, NO_SESSION)
             removed = 0
         else:
-            create, modify, lock, old_flags, session = FIELDS.unpack_from(old)
+            create, modify, lock, old_flags, session = unpack_fields(old)
             if cas not in (NO_CAS, modify):
                 return REFUSED
             # Rewriting what is there changes nothing: watchers of the modify index must not wake up for it.
-            if flags == old_flags and len(old) == HEADER_BYTES + len(value) and old.endswith(value):
+            if old.endswith(value) and flags == old_flags and len(old) == fields_bytes(old) + HASH_BYTES + len(value):
                 return APPLIED
-            fields = FIELDS.pack(create, index, lock, flags, session)
+            fields = pack_fields(create, index, lock, flags, session)
             removed = to_int(stored_hash(old))
         hashed = hash_of(key, fields, value)
         self._store.put(key, b"".join((fields, hashed, value)))
@@ -269,7 +281,7 @@ class Machine:
         old = self._store.get(key)
         if old is None:
             return APPLIED
-        if cas not in (NO_CAS, FIELDS.unpack_from(old)[1]):
+        if cas not in (NO_CAS, unpack_fields(old)[1]):
             return REFUSED
         self._remove(key, old)
         return APPLIED
@@ -284,3 +296,11 @@ class Machine:
     def _remove(self, key: bytes, entry: bytes) -> None:
         self._store.delete(key)
         self._digest = (self._digest - to_int(stored_hash(entry))) & MASK
+
+
+def _repeated(known: tuple[Result, int], index: int, operation: tuple[bytes, int, bytes, bytes, int, int]) -> Result:
+    """Return the first result, unless the id's idempotency key was used with another content."""
+    first, content = known
+    if len(operation[0]) == IDEMPOTENCY_ID_BYTES and content != fingerprint(*operation):
+        return Result(MISMATCH, index)
+    return first

@@ -36,7 +36,7 @@ class MemoryStore:
         check(self._undo is None, "a write transaction is open already")
         self._undo = []
 
-    def commit(self) -> None:
+    def commit(self, *, flush: bool = False) -> None:  # noqa: ARG002 - memory has nothing behind it
         """Keep all writes since :meth:`begin`."""
         check(self._undo is not None, "no write transaction is open")
         self._undo = None

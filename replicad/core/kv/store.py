@@ -2,6 +2,9 @@
 
 A store holds ordered ``key -> entry bytes``, one request record per slot, and a few named meta values. Writes happen
 between :meth:`Store.begin` and :meth:`Store.commit`; all of them become visible together, or none.
+
+A store may keep committed writes to itself for a while. What it holds after a crash is then an older state, but always
+that after some commit: the slots that came later are applied again from the message log.
 """
 
 from __future__ import annotations
@@ -32,10 +35,13 @@ class Store(StoreReader, Protocol):
     """What the machine needs from a store. Not thread-safe; one writer."""
 
     def begin(self) -> None:
-        """Open the write transaction."""
+        """Open the write transaction; may raise if there is no room to write to."""
 
-    def commit(self) -> None:
-        """Make all writes since :meth:`begin` visible at once."""
+    def commit(self, *, flush: bool = False) -> None:
+        """Make all writes since :meth:`begin` visible at once; with ``flush`` also after a crash of the process.
+
+        If it raises, nothing is visible: call :meth:`abort`.
+        """
 
     def abort(self) -> None:
         """Forget all writes since :meth:`begin`."""

@@ -130,7 +130,7 @@ def framed(*frames):
     return MAGIC + b"".join(encoder._frame(kind, content) for kind, content in frames)
 
 
-HEAD = (1, (1, 1, "c", "g", 0, 0, bytes(16), b""))
+HEAD = (1, (2, 1, "c", "g", 0, 0, bytes(16), b""))
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ HEAD = (1, (1, 1, "c", "g", 0, 0, bytes(16), b""))
         ([HEAD, (4, (1, 0, bytes(16)))], "counts 1"),
         ([HEAD, (4, (0, 0))], "wrong types"),
         ([HEAD, (4, (0, 0, b"x" * 16))], "digest"),
-        ([(1, (2, *HEAD[1][1:]))], "format version 2"),
-        ([(1, (1, "1", *HEAD[1][2:]))], "wrong types"),
+        ([(1, (1, *HEAD[1][1:]))], "format version 1"),
+        ([(1, (2, "1", *HEAD[1][2:]))], "wrong types"),
         ([(1, ())], "format version None"),
     ],
 )

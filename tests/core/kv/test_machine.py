@@ -24,11 +24,13 @@ from replicad.core.model.operations import (
     Result,
     encode_batch,
     encode_operation,
+    make_request_id,
 )
 from tests.core.kv.state_builders import NaiveModel, apply_all, batch, delete, delete_prefix, put
 
 WINDOW = 4
-IDS = [bytes([n]) * 14 for n in range(1, 7)] + [bytes([n]) * 16 for n in range(7, 13)]
+IDS = [make_request_id(boot, n) for boot, n in [(1, 1), (1, 2), (1, 3), (1, 4), (1, 6), (2, 1), (2, 2), (1, 2**48 - 1)]]
+IDS += [make_request_id(2, 0), *[bytes([n]) * 16 for n in range(7, 11)]]
 
 
 @pytest.fixture
