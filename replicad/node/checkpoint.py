@@ -1,7 +1,8 @@
 """Checkpoint files of a node: written by a worker process, kept, sent in chunks, received, verified and loaded.
 
-Files are ``DIR/<group>-<slot>.ckpt`` (complete and verified), ``.part`` (being written by the worker) and ``.in``
-(being received). A file gets its last name only after its digest was recomputed from the bytes on disk.
+Files are ``DIR/<group>-<slot>.ckpt`` (complete and verified), ``.part`` (being written by the worker), ``.in`` (being
+received) and ``.old`` (being deleted). A file is called ``.ckpt`` only after its digest was recomputed from the bytes
+on disk.
 """
 
 from __future__ import annotations
@@ -50,6 +51,14 @@ class Written(NamedTuple):
     size: int
 
 
+class Writing(NamedTuple):
+    """What the worker is at: the future is told the file, or why there is none."""
+
+    group: str
+    slot: int
+    written: asyncio.Future[Written]
+
+
 class Checkpointer:
     """The node's side of the worker process; one for all groups. Runs on one event loop."""
 
@@ -71,7 +80,7 @@ class Checkpointer:
         self._task: asyncio.Task[None] | None = None
         self._jobs = 0
         self._pins: dict[int, asyncio.Future[None]] = {}
-        self._writes: dict[int, tuple[int, asyncio.Future[Written]]] = {}
+        self._writes: dict[int, Writing] = {}
         self._pause = RESPAWN_SECONDS[0]
         self.workers_started = 0
         directory.mkdir(parents=True, exist_ok=True)
@@ -95,8 +104,10 @@ class Checkpointer:
 
         Returns when the content is held: only then may the store be committed to again. The future gives the file
         that was written, or raises CheckpointError, or DamageError if the store contradicts its own digest.
-        Raises CheckpointError at once if nothing can be held.
+        Raises CheckpointError at once if nothing can be held. An older checkpoint of the group that is still being
+        written is cancelled.
         """
+        self.cancel(group, f"superseded by the checkpoint at slot {slot}")
         process = self._process
         if process is None or process.stdin is None:
             raise CheckpointError("the checkpoint worker is not running; it is started again shortly")
@@ -108,7 +119,7 @@ class Checkpointer:
         # A caller that gave up must not make the loop complain about an error that nobody fetched.
         written.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._pins[job] = pinned
-        self._writes[job] = slot, written
+        self._writes[job] = Writing(group, slot, written)
         try:
             process.stdin.write(msgpack.packb(("write", job, self._cluster, group, self._machine_version, slot)))
             async with asyncio.timeout(PIN_TIMEOUT_SECONDS):
@@ -120,6 +131,14 @@ class Checkpointer:
         finally:
             self._pins.pop(job, None)
         return written
+
+    def cancel(self, group: str, why: str) -> None:
+        """Stop writing the group's checkpoint, if one is being written: it fails with the reason ``why``."""
+        jobs = [job for job, writing in self._writes.items() if writing.group == group]
+        for job in jobs:
+            self._fail(job, CheckpointError(why))
+        if jobs and self._process is not None and self._process.stdin is not None:
+            self._process.stdin.write(msgpack.packb(("cancel", group)))
 
     async def _spawn(self) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -161,15 +180,17 @@ class Checkpointer:
                     pinned.set_result(None)
             case "written", (bytes(digest), int(size)):
                 self._pause = RESPAWN_SECONDS[0]
-                slot, written = self._writes.pop(job)
-                if not written.done():
-                    written.set_result(Written(slot, digest, size))
+                writing = self._writes.pop(job, None)  # None: it was cancelled when it was as good as written
+                if writing is not None and not writing.written.done():
+                    writing.written.set_result(Written(writing.slot, digest, size))
             case "failed", (bool(damaged), str(reason)):
                 self._fail(job, DamageError(reason) if damaged else CheckpointError(reason))
 
     def _fail(self, job: int, error: Exception) -> None:
-        _, written = self._writes.pop(job)
-        for future in (self._pins.pop(job, None), written):
+        writing = self._writes.pop(job, None)
+        if writing is None:
+            return
+        for future in (self._pins.pop(job, None), writing.written):
             if future is not None and not future.done():
                 future.set_exception(error)
 
@@ -195,8 +216,9 @@ class CheckpointFiles:
         self._read_at: dict[int, int] = {}
         self._committed = 0
         self._receiving: tuple[int, int] | None = None
+        self._deleting: asyncio.Future[None] | None = None
         directory.mkdir(parents=True, exist_ok=True)
-        for suffix in ("part", "in"):
+        for suffix in ("part", "in", "old"):
             for path in self._paths(suffix).values():
                 path.unlink(missing_ok=True)
 
@@ -218,7 +240,7 @@ class CheckpointFiles:
 
     def remove(self) -> None:
         """Delete all files: the group is gone from this node."""
-        for suffix in ("ckpt", "part", "in"):
+        for suffix in ("ckpt", "part", "in", "old"):
             for path in self._paths(suffix).values():
                 path.unlink(missing_ok=True)
 
@@ -230,12 +252,32 @@ class CheckpointFiles:
         self.sweep(now)
 
     def sweep(self, now: int) -> None:
-        """Delete older files whose transfer has ended meanwhile; call it now and then."""
+        """Delete older files whose transfer has ended meanwhile; call it now and then, on the event loop.
+
+        They lose their names at once, and the disk space in a thread.
+        """
         for slot, path in self._paths("ckpt").items():
             read_at = self._read_at.get(slot)
             if slot < self._committed and (read_at is None or now - read_at >= CHUNK_PIN_US):
                 self._read_at.pop(slot, None)
-                path.unlink(missing_ok=True)
+                self._set_aside(path)
+        self._delete_old()
+
+    def _set_aside(self, path: Path) -> None:
+        with suppress(FileNotFoundError):
+            path.replace(path.with_suffix(".old"))
+
+    def _delete_old(self) -> None:
+        """Delete what was set aside; what comes meanwhile, or fails, has its turn at the next sweep."""
+        old = list(self._paths("old").values())
+        if old and (self._deleting is None or self._deleting.done()):
+            # Freeing a large file takes a good part of a second, in which the loop would answer nobody.
+            self._deleting = asyncio.get_running_loop().run_in_executor(None, _delete, old)
+
+    async def deleted(self) -> None:
+        """Wait until what is being deleted is gone."""
+        if self._deleting is not None:
+            await self._deleting
 
     def read_chunk(self, slot: int, offset: int, size: int, now: int) -> tuple[int, bytes]:
         """Return ``(length of the file, bytes from offset on)`` and keep the file a while; (0, b"") if it is gone."""
@@ -287,6 +329,8 @@ class CheckpointFiles:
             # The file is kept before the store says that it holds it: the log below it may be gone.
             # In a thread: it waits for the disk, and only that, for as long as the file is large.
             header = await asyncio.to_thread(self._keep, path, slot)
+            # A replica that rebuilds itself may be given an older one than was committed here: that file must stay.
+            self._committed = min(self._committed, slot)
             for _ in _paced(_load_slices(self.path(slot), store)):
                 await asyncio.sleep(0)
         except DamageError:
@@ -342,6 +386,12 @@ class CheckpointFiles:
         for _ in _load_slices(self.path(slot), store):
             pass
         return read_header(self.path(slot))
+
+
+def _delete(paths: list[Path]) -> None:
+    for path in paths:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def read_header(path: Path) -> CheckpointHeader:

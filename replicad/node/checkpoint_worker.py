@@ -9,25 +9,28 @@ the node says                                         the worker answers
 ``("open", store path, map size, directory, rate)``   nothing; comes first
 ``("write", job, cluster, group, machine version,     ``("pinned", job)`` as soon as a read transaction holds
 slot)``                                               exactly that slot, later ``("written", job, digest, bytes)``
+``("cancel", group)``                                 nothing; the group's job ends and its file is deleted
 ====================================================  =============================================================
 
-Any job may instead be answered by ``("failed", job, damaged, reason)``; ``damaged`` says that the store's content does
-not add up to its own digest. Work is done a frame at a time; between frames the worker listens and rests, so that a
-new pin never waits for an old file, and the message log's flushes get the disk.
+A write may instead be answered by ``("failed", job, damaged, reason)``; ``damaged`` says that the store's content does
+not add up to its own digest. The main thread listens and pins, at the node's own priority, because the node applies
+nothing until a pin is answered. Another thread, at a lower priority, writes the files of all groups in turn, a frame at
+a time, and rests in between, so that the message log's flushes get the disk.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from queue import SimpleQueue
 
 import lmdb
 import msgpack
@@ -41,18 +44,24 @@ from replicad.node.lmdb_store import StoreEnvironment, StoreView
 READ_BYTES = 256 * 1024
 SYNC_BYTES = 4 * 1024 * 1024
 """Written bytes are flushed this often: one flush of a whole file would make the message log wait for all of it."""
+NICENESS = 10
+"""What the writing thread adds to its nice value: requests come first."""
+SWITCH_SECONDS = 0.0005
+"""How long the writing thread may keep the interpreter while the main thread has something to pin."""
 
 
 class PinError(Exception):
     """The store is not at the slot that was asked for."""
 
 
-class Job(NamedTuple):
-    """One checkpoint that is being written: its number, its steps, and the view that it reads."""
+@dataclass(slots=True, eq=False)
+class Job:
+    """One checkpoint to write: its number at the node, what it will claim, and the view that it reads."""
 
     number: int
-    steps: Iterator[int]
+    header: CheckpointHeader
     view: StoreView
+    cancelled: threading.Event = field(default_factory=threading.Event)
 
 
 def sync_directory(path: Path) -> None:
@@ -90,33 +99,41 @@ def verify_steps(path: Path, decoder: CheckpointDecoder) -> Iterator[int]:
 
 
 class Worker:
-    """The worker's state: the jobs at hand. ``answer`` sends one answer."""
+    """The worker's state: the jobs at hand. :meth:`begin` and :meth:`cancel` are the main thread's."""
 
     def __init__(self, store: Path, map_size: int, directory: Path, rate: int) -> None:
         self._store = store
         self._map_size = map_size
         self._directory = directory
         self._rate = rate
+        self._lock = threading.Lock()
+        """Guards the environment, the jobs, and answers."""
         self._environment: StoreEnvironment | None = None
-        self._jobs: deque[Job] = deque()
-
-    @property
-    def busy(self) -> bool:
-        """Whether there is a file to write."""
-        return bool(self._jobs)
+        self._jobs: list[Job] = []
+        self._queue: SimpleQueue[Job] = SimpleQueue()
+        threading.Thread(target=self._write_all, daemon=True).start()
 
     def begin(self, number: int, cluster: str, group: str, machine_version: int, slot: int) -> None:
         """Pin the store at ``slot`` and queue the writing; answers pinned or failed."""
-        try:
-            view, header = self._pin(cluster, group, machine_version, slot)
-        except (lmdb.Error, KeyError, DamageError, PinError, OSError) as error:
-            self._answer("failed", number, isinstance(error, DamageError), str(error))
-            self._rest()
-            return
-        self._jobs.append(Job(number, self._steps(number, view, header), view))
-        self._answer("pinned", number)
+        with self._lock:
+            try:
+                job = self._pin(number, cluster, group, machine_version, slot)
+            except (lmdb.Error, KeyError, DamageError, PinError, OSError) as error:
+                self._answer("failed", number, isinstance(error, DamageError), str(error))
+                self._rest()
+                return
+            self._jobs.append(job)
+            self._answer("pinned", number)
+        self._queue.put(job)
 
-    def _pin(self, cluster: str, group: str, machine_version: int, slot: int) -> tuple[StoreView, CheckpointHeader]:
+    def cancel(self, group: str) -> None:
+        """Have the group's job end; what it has written goes."""
+        with self._lock:
+            for job in self._jobs:
+                if job.header.group == group:
+                    job.cancelled.set()
+
+    def _pin(self, number: int, cluster: str, group: str, machine_version: int, slot: int) -> Job:
         if self._environment is None:
             self._environment = StoreEnvironment(self._store, map_size=self._map_size, readonly=True)
         with ExitStack() as on_error:
@@ -125,40 +142,57 @@ class Worker:
             if applied != slot:
                 raise PinError(f"the store is at slot {applied}, not {slot}")
             on_error.pop_all()
-        return view, CheckpointHeader(machine_version, cluster, group, slot, index, digest, configuration)
+        return Job(number, CheckpointHeader(machine_version, cluster, group, slot, index, digest, configuration), view)
 
-    def _steps(self, number: int, view: StoreView, header: CheckpointHeader) -> Iterator[int]:
-        path = self._directory / f"{header.group}-{header.slot}.ckpt"
+    # --- the writing thread ---
+
+    def _write_all(self) -> None:
+        os.nice(NICENESS)  # of this thread only, on Linux
+        turns: deque[tuple[Job, Generator[int, None, int]]] = deque()
+        while True:
+            while not turns or not self._queue.empty():
+                job = self._queue.get()
+                turns.append((job, self._steps(job)))
+            job, steps = turns.popleft()
+            started = time.monotonic()
+            try:
+                size = 0 if job.cancelled.is_set() else next(steps)
+            except StopIteration as done:
+                self._end(job, "written", job.number, job.header.digest, done.value)
+            except (DamageError, OSError, lmdb.Error) as error:
+                self._end(job, "failed", job.number, isinstance(error, DamageError), str(error))
+            else:
+                if job.cancelled.wait(max(0.0, size / self._rate - (time.monotonic() - started))):
+                    steps.close()
+                    self._end(job)
+                else:
+                    turns.append((job, steps))
+
+    def _end(self, job: Job, *answer: object) -> None:
+        with self._lock:
+            job.view.close()
+            self._jobs.remove(job)
+            if answer:
+                self._answer(*answer)
+            self._rest()
+
+    def _steps(self, job: Job) -> Generator[int, None, int]:
+        """Write one file, yielding the bytes of each step; returns its size. If it is closed early, the file goes."""
+        path = self._directory / f"{job.header.group}-{job.header.slot}.ckpt"
         part = path.with_suffix(".part")
         try:
-            yield from write_steps(view, header, part)
-            view.close()  # before the second reading: as long as it is open the store's file grows
-            decoder = CheckpointDecoder(StateDigest())
-            yield from verify_steps(part, decoder)
+            yield from write_steps(job.view, job.header, part)
+            job.view.close()  # before the second reading: as long as it is open the store's file grows
+            yield from verify_steps(part, CheckpointDecoder(StateDigest()))
             size = part.stat().st_size
             part.replace(path)
             sync_directory(self._directory)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        self._answer("written", number, header.digest, size)
+        return size
 
-    def step(self) -> float:
-        """Do one step of the oldest job; return how many seconds to rest after it."""
-        job = self._jobs.popleft()
-        started = time.monotonic()
-        try:
-            size = next(job.steps)
-        except StopIteration:
-            self._rest()
-            return 0.0
-        except (DamageError, OSError, lmdb.Error) as error:
-            job.view.close()
-            self._answer("failed", job.number, isinstance(error, DamageError), str(error))
-            self._rest()
-            return 0.0
-        self._jobs.append(job)
-        return max(0.0, size / self._rate - (time.monotonic() - started))
+    # --- both threads, under the lock ---
 
     def _rest(self) -> None:
         # Closed while idle, so that the node may delete the store and make a new one.
@@ -175,24 +209,21 @@ class Worker:
 def main() -> None:
     """Serve until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the node's business; the worker goes when the node does
-    os.nice(10)
+    sys.setswitchinterval(SWITCH_SECONDS)
     unpacker = msgpack.Unpacker(use_list=False)
     worker: Worker | None = None
-    pause: float | None = None
-    while True:
-        readable, _, _ = select.select([sys.stdin.fileno()], [], [], pause)
-        if readable:
-            data = os.read(sys.stdin.fileno(), 65536)
-            if not data:
-                return
-            unpacker.feed(data)
-            for kind, *arguments in unpacker:
-                if kind == "open":
-                    store, map_size, directory, rate = arguments
-                    worker = Worker(Path(store), map_size, Path(directory), rate)
-                elif worker is not None:
-                    worker.begin(*arguments)
-        pause = worker.step() if worker is not None and worker.busy else None
+    while data := os.read(sys.stdin.fileno(), 65536):
+        unpacker.feed(data)
+        for kind, *arguments in unpacker:
+            if kind == "open":
+                store, map_size, directory, rate = arguments
+                worker = Worker(Path(store), map_size, Path(directory), rate)
+            elif worker is not None and kind == "write":
+                worker.begin(*arguments)
+            elif worker is not None and kind == "cancel":
+                worker.cancel(*arguments)
+    # Nobody is left to be answered; an ordinary exit would tear the store down under the thread that reads it.
+    os._exit(0)
 
 
 if __name__ == "__main__":

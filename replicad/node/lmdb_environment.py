@@ -1,4 +1,4 @@
-"""The LMDB files of one node: opened only if they can be trusted, written by one thread, read through views.
+"""The LMDB files of one node, and how they are read: opened only if they can be trusted.
 
 Written in transactions of many applied slots and never synced: the store is what a process may lose with its
 machine, since checkpoint and message log rebuild it. So it is trusted only on the boot of the machine on which it was
@@ -12,9 +12,7 @@ address space, not disk space: fixed far above need, so that it never has to gro
 from __future__ import annotations
 
 import shutil
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +20,6 @@ from typing import Protocol, Self, cast
 
 import lmdb
 
-from replicad.core.model.errors import check
 from replicad.core.model.limits import KEY_BYTES_MAX
 from replicad.node.reached import Reached
 from replicad.node.write_behind import Databases, Layer, changes, merged
@@ -40,20 +37,14 @@ TRUST = "trust"
 
 
 class Writer(Protocol):
-    """A store with a layer of changes to write (``LmdbStore``)."""
+    """A store with changes that are not in the databases yet (``LmdbStore``)."""
 
     @property
     def unwritten(self) -> int:
-        """About how many bytes of memory its unwritten changes take."""
+        """About how many bytes of memory they take."""
 
-    def freeze(self) -> None:
-        """Have the thread write them, unless it does so already."""
-
-    def write_layer(self, layer: Layer) -> None:
-        """Write a layer in one transaction (on the thread); raises lmdb.Error."""
-
-    def layer_written(self, error: lmdb.Error | None) -> None:
-        """Take note, on the loop's thread, that the thread is done."""
+    def flush(self) -> None:
+        """Write them."""
 
 
 class StoreEnvironment:
@@ -81,10 +72,6 @@ class StoreEnvironment:
         self.stores: list[Writer] = []
         self.unwritten = 0
         """Bytes of memory that the stores' unwritten changes take together."""
-        self.held = False
-        """A store holds LMDB's write transaction on the loop's thread."""
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="replicad-store")
-        self._jobs: deque[tuple[Writer, Future[None]]] = deque()
         self.fresh = False
         """Nothing that was here before could be trusted: the store starts empty."""
         if not readonly:
@@ -140,7 +127,6 @@ class StoreEnvironment:
 
     def view(self, group: str) -> StoreView:
         """Return a view of a group's databases as they are now; raises KeyError if there are none. Close it."""
-        self.settle()
         try:
             databases = open_databases(self.lmdb, group, create=False)
         except lmdb.NotFoundError as error:
@@ -149,7 +135,6 @@ class StoreEnvironment:
 
     def drop(self, group: str) -> None:
         """Delete a group's databases; no store or view of it may be used any more. A failure leaves them behind."""
-        self.settle()
         if self.reached is not None:
             self.reached.forget(group)
         with suppress(lmdb.Error):
@@ -158,33 +143,9 @@ class StoreEnvironment:
                 for database in databases:
                     transaction.drop(database, delete=True)
 
-    # --- the thread that writes: one, since LMDB has one writer ---
-
-    def submit(self, store: Writer, layer: Layer) -> None:
-        """Have the thread write a layer of a store; :meth:`collect` tells the store when that is done."""
-        check(not self.held, "one thread writes to LMDB at a time")
-        self._jobs.append((store, self._thread.submit(store.write_layer, layer)))
-
-    def collect(self) -> None:
-        """Tell the stores what was written since the last time."""
-        while self._jobs and self._jobs[0][1].done():
-            store, job = self._jobs.popleft()
-            error = job.exception()
-            if error is not None and not isinstance(error, lmdb.Error):
-                raise error
-            store.layer_written(error)
-
-    def settle(self) -> None:
-        """Wait until the thread has nothing to do. Nobody else may begin to write, or open databases, before.
-
-        Whoever waits for LMDB's writer lock holds the interpreter, and so the thread could never end and give it back.
-        """
-        wait([job for _, job in self._jobs])
-        self.collect()
-
     def relieve(self) -> None:
         """Have the store with the most unwritten changes write them: an idle group must not keep memory for ever."""
-        max(self.stores, key=lambda store: store.unwritten).freeze()
+        max(self.stores, key=lambda store: store.unwritten).flush()
 
     def size(self) -> int:
         """Return the bytes of the data file that are in use (free pages inside it included)."""
@@ -196,7 +157,6 @@ class StoreEnvironment:
 
     def close(self) -> None:
         """Close the files; every view and store must be closed before."""
-        self._thread.shutdown()
         if self.reached is not None:
             self.reached.close()
             self.reached = None

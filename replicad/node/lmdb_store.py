@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -19,13 +20,17 @@ __all__ = ["MAP_SIZE", "LmdbStore", "StoreEnvironment", "StoreFailedError", "Sto
 VIEWS_MAX = 32
 """Long read transactions that one store hands out at a time: each keeps the pages it sees from being reused."""
 LAYER_KEYS = 4_096
+LAYER_KEYS_MIN = 1_024
 LAYER_BYTES = 4 * 1024 * 1024
 LAYER_COMMITS = 256
-"""A store's layer of unwritten changes is full when one of these is reached, and written as soon as the thread is free.
-While it is busy, twice as much may gather: so a killed process has lost four layers at most, which the message log
-gives back. The commits bound what a restart applies again when few keys change often."""
+"""A store's layer of unwritten changes is full, and written, when one of these is reached. The commits bound what a
+restart applies again when few keys change often."""
+FLUSH_SECONDS = 0.006
+"""Processor time that writing a layer should take at most, since it holds the loop. Keys that lie far apart in a large
+store take five times as long as neighbours, so the number of keys that make a layer full follows the last one's time.
+"""
 UNWRITTEN_BYTES = 32 * 1024 * 1024
-"""Of all groups' unwritten changes together; then the largest layer is written, and at twice as much waited for."""
+"""Of all groups' unwritten changes together; then the largest layer is written."""
 
 _LOADING = "loading"
 
@@ -41,29 +46,24 @@ class StoreFailedError(Exception):
 class LmdbStore:
     """The :class:`~replicad.core.kv.store.Store` protocol on three named databases of an environment.
 
-    What is committed goes to a layer in memory first (see ``write_behind``). Full layers are written to the databases
-    by the environment's thread, each in one transaction, so the databases always hold the state after some slot: what
-    a killed process had not written yet is applied again from the message log. :meth:`flush`, and a commit that asks
-    for it, leave nothing unwritten.
+    What is committed goes to a layer in memory first (see ``write_behind``). A full layer is written to the databases
+    in one transaction, so these always hold the state after some slot: what a killed process had not written yet is
+    applied again from the message log. A commit with ``flush`` leaves nothing unwritten.
     """
 
     def __init__(self, environment: StoreEnvironment, group: str) -> None:
         """Open (or create) the group's databases."""
         self.environment = environment
         self.group = group
-        environment.settle()
         self._lmdb = environment.lmdb
         self._databases = open_databases(self._lmdb, group, create=True)
         self._kv, self._requests, self._meta = self._databases
         self._pending: Layer | None = None
         """What the open transaction has written so far."""
         self._recent = Layer()
-        self._frozen: Layer | None = None
-        """What the thread writes, or has failed to write."""
-        self._error: lmdb.Error | None = None
-        self._busy = False
+        self._keys_max = LAYER_KEYS
         self._direct: lmdb.Transaction | None = None
-        """LMDB's own transaction, if the open one goes there at once; then it holds the layers, too."""
+        """LMDB's own transaction, if the open one goes there at once; then it holds the layer, too."""
         self._read: lmdb.Transaction | None = None
         self._views = 0
         self._marked = self.get_meta(TRUST) == environment.identity
@@ -74,34 +74,14 @@ class LmdbStore:
     def begin(self) -> None:
         """Open the write transaction; raises StoreFullError or StoreFailedError if no more can be kept unwritten."""
         check(self._pending is None, "a write transaction is open already")
-        self.environment.collect()
-        if self._error is not None:
+        recent = self._recent
+        if len(recent.entries) >= self._keys_max or recent.size >= LAYER_BYTES or recent.commits >= LAYER_COMMITS:
             self.flush()
-        if self._full(1):
-            self._make_room()
         elif self.environment.unwritten >= UNWRITTEN_BYTES:
             self.environment.relieve()
-            if self.environment.unwritten >= 2 * UNWRITTEN_BYTES:
-                self.environment.settle()
         self._pending = Layer()
         if not self._marked:
             self._pending.meta[TRUST] = self.environment.identity
-
-    def _full(self, layers: int) -> bool:
-        recent = self._recent
-        return (
-            len(recent.entries) >= layers * LAYER_KEYS
-            or recent.size >= layers * LAYER_BYTES
-            or recent.commits >= layers * LAYER_COMMITS
-        )
-
-    def _make_room(self) -> None:
-        """Give the layer to the thread; wait for it only if it is two layers behind."""
-        if self._busy and self._full(2):
-            self.environment.settle()
-            if self._error is not None:
-                self.flush()
-        self.freeze()
 
     def commit(self, *, flush: bool = False) -> None:
         """Make all writes since :meth:`begin` visible; with ``flush`` also in the databases, for other processes.
@@ -136,13 +116,18 @@ class LmdbStore:
         StoreFailedError.
         """
         check(self._pending is None, "a write transaction is open")
-        self.environment.settle()
-        if self._recent or self._frozen:
-            try:
-                self._write_through(Layer())
-            except (StoreFullError, StoreFailedError):
-                self._end_direct()
-                raise
+        if not self._recent:
+            return
+        keys = len(self._recent.entries)
+        begin = time.thread_time()
+        try:
+            self._write_through(Layer())
+        except (StoreFullError, StoreFailedError):
+            self._end_direct()
+            raise
+        if keys >= LAYER_KEYS_MIN:
+            wanted = int(keys * FLUSH_SECONDS / max(time.thread_time() - begin, 1e-6))
+            self._keys_max = max(LAYER_KEYS_MIN, min(wanted, 2 * self._keys_max, LAYER_KEYS))
 
     def _open(self) -> Layer:
         if self._pending is None:
@@ -173,56 +158,29 @@ class LmdbStore:
 
     # --- writing to the databases ---
 
-    def freeze(self) -> None:
-        """Have the thread write what is unwritten, unless it does so already. Others may ask for it at any time."""
-        if self._busy or not (self._frozen or self._recent):
-            return
-        if self._frozen is None:
-            self._frozen, self._recent = self._recent, Layer()
-        self._busy = True
-        self.environment.submit(self, self._frozen)
-
-    def write_layer(self, layer: Layer) -> None:
-        """Write a layer in one transaction (on the environment's thread); raises lmdb.Error."""
-        with self._lmdb.begin(write=True, db=self._kv) as transaction:
-            layer.write(transaction, self._databases)
-
-    def layer_written(self, error: lmdb.Error | None) -> None:
-        """Take note, on the loop's thread, that the thread is done."""
-        self._busy = False
-        self._error = error
-        if error is None:
-            self._forget(self._frozen)
-            self._frozen = None
-            self._end_read()  # it sees the databases as they were
-
     @property
     def unwritten(self) -> int:
         """About how many bytes of memory the unwritten changes take."""
-        return self._recent.size + (self._frozen.size if self._frozen is not None else 0)
+        return self._recent.size
 
-    def _forget(self, layer: Layer | None) -> None:
-        self.environment.unwritten -= layer.size if layer is not None else 0
+    def _forget_layer(self) -> None:
+        self.environment.unwritten -= self._recent.size
+        self._recent = Layer()
 
     def _begin_direct(self, *, empty: bool = False) -> lmdb.Transaction:
-        """Return LMDB's own write transaction with all layers in it, or with nothing at all; raises StoreFullError."""
+        """Return LMDB's own write transaction with the layer in it, or with nothing at all; raises StoreFullError."""
         if self._direct is None:
-            self.environment.settle()
             self._end_read()
-            everything = Layer()
-            for layer in (self._frozen, self._recent):
-                if layer is not None and not empty:
-                    everything.absorb(layer)
             try:
                 self._direct = self._lmdb.begin(write=True, db=self._kv)
-                self.environment.held = True
-                everything.write(self._direct, self._databases)
+                if not empty:
+                    self._recent.write(self._direct, self._databases)
             except lmdb.Error as error:
                 raise self._failure(error) from error
         return self._direct
 
     def _write_through(self, pending: Layer) -> None:
-        """Commit the layers and ``pending`` to the databases."""
+        """Commit the layer and ``pending`` to the databases."""
         transaction = self._begin_direct()
         try:
             pending.write(transaction, self._databases)
@@ -230,22 +188,18 @@ class LmdbStore:
         except lmdb.Error as error:
             raise self._failure(error) from error
         self._direct = None
-        self.environment.held = False
-        self._forget(self._frozen)
-        self._forget(self._recent)
-        self._frozen, self._recent, self._error = None, Layer(), None
+        self._forget_layer()
 
     def _end_direct(self) -> None:
         if self._direct is not None:
             transaction, self._direct = self._direct, None
-            self.environment.held = False
             with suppress(lmdb.Error):  # a failed commit has ended it already
                 transaction.abort()
 
     def _now(self) -> StoreView:
         """Return everything as it is now; not to be closed."""
-        below = (self._frozen, self._recent) if self._direct is None else ()
-        layers = [layer for layer in (*below, self._pending) if layer]
+        below = self._recent if self._direct is None else None
+        layers = [layer for layer in (below, self._pending) if layer]
         return StoreView(self._reader(), self._databases, layers)
 
     # --- entries, request records, meta values ---
@@ -255,11 +209,8 @@ class LmdbStore:
         pending = self._pending
         if pending is not None and key in pending.entries:
             return pending.entries[key]
-        if self._direct is None:
-            if key in self._recent.entries:
-                return self._recent.entries[key]
-            if self._frozen is not None and key in self._frozen.entries:
-                return self._frozen.entries[key]
+        if self._direct is None and key in self._recent.entries:
+            return self._recent.entries[key]
         # The write transaction and the cached read transaction both have the entries as their own database.
         transaction = self._direct or self._read or self._reader()
         return transaction.get(key)  # type: ignore[return-value] # without `buffers` it is bytes
@@ -344,7 +295,7 @@ class LmdbStore:
             raise RequestError("overloaded", f"{VIEWS_MAX} long listings are being read already; try again shortly")
         self._views += 1
         try:
-            layers = [layer.copy() for layer in (self._frozen, self._recent) if layer]
+            layers = [self._recent.copy()] if self._recent else []
             with StoreView(self._lmdb.begin(db=self._kv), self._databases, layers) as view:
                 yield view
         finally:
@@ -358,7 +309,6 @@ class LmdbStore:
             self.abort()
         with suppress(StoreFullError, StoreFailedError):
             self.flush()
-        self._forget(self._frozen)
-        self._forget(self._recent)
+        self._forget_layer()
         self._end_read()
         self.environment.stores.remove(self)

@@ -96,6 +96,7 @@ def open_group(
             machine = _machine(store, window)
             _check_log_reaches(machine.applied_slot, durable, files)
             if machine.applied_slot >= checkpoint:
+                _apply_again(machine.applied_slot, environment.reached_by(name), durable)
                 return OpenedGroup(durable, store, machine, files, rebuild)
         except StoreDamageError as error:
             log.warning("store_damaged", group=name, reason=str(error))
@@ -130,6 +131,16 @@ def _check_log_reaches(applied: int, durable: DurableState, files: CheckpointFil
     covered = durable.checkpoint.slot if durable.checkpoint else 0
     if applied > covered and applied not in durable.entries and not files.path(applied).exists():
         raise DamageError(f"the store has applied slot {applied}, and the message log ends before: it is an older one")
+
+
+def _apply_again(applied: int, reached: int, durable: DurableState) -> None:
+    """Have the slots committed that the store had applied and not yet written; DamageError if the log lacks one."""
+    for slot in range(applied + 1, reached + 1):
+        if slot not in durable.entries:
+            raise DamageError(
+                f"the store had applied slot {reached}, and the message log lacks slot {slot}: it is an older one"
+            )
+    durable.committed = max(durable.committed, reached)
 
 
 def _clear(store: LmdbStore) -> None:

@@ -29,6 +29,10 @@ CHECKPOINT_SECONDS = 60.0
 """How long a request for a checkpoint waits for it."""
 
 
+OBSOLETE_SECONDS = 0.5
+"""How often it is looked whether a checkpoint that is being written can still be committed."""
+
+
 class Transfers:
     """Checkpoints of one group: taken, sent, received, installed."""
 
@@ -52,20 +56,36 @@ class Transfers:
 
     async def take(self, slot: int) -> None:
         """Pin the state at the marker, let the executor go on, and report what was written."""
-        written: asyncio.Future[Written] | None = None
+        checkpoints, epoch = self.group.replica.checkpoints, self.group.replica.epoch
+        writing: asyncio.Future[Written] | None = None
+        obsolete = checkpoints.obsolete(slot, epoch)  # as most are that a restarted node comes to again
         try:
-            written = await self.group.node.checkpointer.pin(self.group.id, slot)
+            if not obsolete:
+                writing = await self.group.node.checkpointer.pin(self.group.id, slot)
         except (OSError, DamageError, CheckpointError) as error:
             self._checkpoint_failed(slot, error)
         self.group.executor.resume()
         self.group.wake_executor()
+        if obsolete:
+            return
         digest = b""
-        if written is not None:
+        if writing is not None:
             try:
-                digest = (await written).digest
+                digest = await self._written(slot, epoch, writing)
             except (OSError, DamageError, CheckpointError) as error:
                 self._checkpoint_failed(slot, error)
         self.group.perform(self.group.replica.checkpoint_written(slot, digest, now_us()))
+
+    async def _written(self, slot: int, epoch: int, writing: asyncio.Future[Written]) -> bytes:
+        """Return the digest of what was written; a checkpoint that nobody will commit any more is cancelled."""
+        while not writing.done():
+            await asyncio.wait([writing], timeout=OBSOLETE_SECONDS)
+            if not writing.done() and self.group.replica.checkpoints.obsolete(slot, epoch):
+                self._cancel("the coordinator gave it up, or left office")
+        return writing.result().digest
+
+    def _cancel(self, why: str) -> None:
+        self.group.node.checkpointer.cancel(self.group.id, why)
 
     def _checkpoint_failed(self, slot: int, error: Exception) -> None:
         self.group.log.warning("checkpoint_failed", slot=slot, reason=str(error))
@@ -83,6 +103,7 @@ class Transfers:
                 self._receive(slot, offset, data)
             case InstallCheckpoint(slot):
                 self.installing = True
+                self._cancel("the state is replaced by a checkpoint of the others")
                 self.group.spawn(self._install(slot))
             case CheckpointCommitted(slot):
                 self.group.checkpoint_at = now_us()
@@ -148,7 +169,8 @@ class Transfers:
                 return
 
     def close(self, why: str) -> None:
-        """Fail whoever still waits for a checkpoint."""
+        """Fail whoever still waits for a checkpoint, and stop writing one."""
+        self._cancel(why)
         for future in self._waiting:
             if not future.done():
                 future.set_exception(RequestError("not_ready", why))

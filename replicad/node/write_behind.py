@@ -1,4 +1,4 @@
-"""What a store has committed and not yet written to its LMDB databases: layers of changes above them.
+"""What a store has committed and not yet written to its LMDB databases: a layer of changes above them.
 
 The truth after a crash is the message log, which holds every applied slot above what the databases hold. So a store may
 keep the newest changes in memory and write thousands of them, in key order, in one LMDB transaction: it is cheaper by
@@ -12,8 +12,6 @@ from typing import TypeVar, cast
 
 import lmdb
 
-SLICE = 256
-"""Entries that are given to LMDB at a time: the thread that writes holds the interpreter so long."""
 OVERHEAD_BYTES = 256
 """What a changed key takes in memory, beside its bytes."""
 
@@ -65,8 +63,7 @@ class Layer:
             else:
                 pairs.append((key, entry))
         with transaction.cursor(kv) as cursor:
-            for at in range(0, len(pairs), SLICE):
-                cursor.putmulti(pairs[at : at + SLICE])
+            cursor.putmulti(pairs)
         for slot, record in sorted(self.records.items()):
             _write(transaction, slot.to_bytes(8, "big"), record, requests)
         for name, value in self.meta.items():

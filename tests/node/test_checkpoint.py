@@ -1,4 +1,7 @@
 import asyncio
+import os
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -6,6 +9,7 @@ from replicad.core.kv.machine import Machine
 from replicad.core.model.errors import DamageError
 from replicad.node import checkpoint
 from replicad.node.checkpoint import CHUNK_PIN_US, Checkpointer, CheckpointError, CheckpointFiles, read_header
+from replicad.node.checkpoint_worker import NICENESS
 from replicad.node.inspect_store import (
     checkpoint_paths,
     inspect_checkpoint,
@@ -15,6 +19,7 @@ from replicad.node.inspect_store import (
 )
 from replicad.node.lmdb_store import LmdbStore, StoreEnvironment
 from tests.core.kv.state_builders import apply_all, batch, put
+from tests.node.cluster import until
 
 pytestmark = pytest.mark.xdist_group("processes")
 
@@ -35,6 +40,7 @@ class Node:
         slot = self.machine.applied_slot
         keys = [b"k%d" % (slot * 7 % 90 + n) for n in range(20)]
         apply_all(self.machine, [batch(*[put(key, key * (slot % 50), base=slot) for key in keys])])
+        self.store.flush()
 
     def checkpointer(self, **options):
         return Checkpointer(self.path / "checkpoints", self.path / "store", "c1", **options)
@@ -82,6 +88,21 @@ def copy_to(receiver, sender, slot, size=1000):
         offset += len(data)
 
 
+def nice_values(process):
+    """Return ``{thread: nice value}`` of a process."""
+    threads = [int(path.name) for path in Path(f"/proc/{process}/task").iterdir()]
+    return {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+
+
+async def until_there(path, *, there=True):
+    """Wait until the worker has made this file, or deleted it."""
+
+    async def seen():
+        return path.exists() == there
+
+    await until(f"{path.name}: {there=}", seen)
+
+
 async def test_a_checkpoint_is_of_exactly_the_pinned_slot(nodes):
     """What is written after the pin was answered is not in the file; its digest is the one at the pinned slot."""
     node = nodes("n1", 100)
@@ -116,16 +137,72 @@ async def test_a_pin_of_another_slot_fails(nodes):
 
 
 async def test_a_pin_does_not_wait_for_a_file_being_written(nodes):
-    """While one checkpoint is slowly written, the next is pinned and both become files."""
+    """While one group's checkpoint is slowly written, another's is pinned and both become files."""
     node = nodes("n1", 50)
+    other = LmdbStore(node.environment, "other")
+    machine = Machine(other, 50)
+    apply_all(machine, [batch(put(b"k", b"v"))])
+    other.flush()
     checkpointer = node.checkpointer(rate=100_000)
     await checkpointer.start()
     first = await checkpointer.pin("default", 50)
+    second = await checkpointer.pin("other", 1)
+    assert not first.done()
+    assert [(await first).slot, (await second).slot] == [50, 1]
+    assert node.files.slots() == [50]
+    assert CheckpointFiles(node.path / "checkpoints", "c1", "other").slots() == [1]
+    await checkpointer.close()
+    other.close()
+
+
+async def test_a_newer_checkpoint_supersedes_one_that_is_being_written(nodes):
+    """At most one is written for a group at a time; what there is of the older one goes."""
+    node = nodes("n1", 50)
+    checkpointer = node.checkpointer(rate=20_000)
+    await checkpointer.start()
+    first = await checkpointer.pin("default", 50)
+    await until_there(node.files.path(50, "part"))
     node.write()
     second = await checkpointer.pin("default", 51)
-    assert not first.done()
-    assert [(await first).slot, (await second).slot] == [50, 51]
-    assert node.files.slots() == [51, 50]
+    with pytest.raises(CheckpointError, match="superseded by the checkpoint at slot 51"):
+        await first
+    assert (await second).slot == 51
+    assert [path.name for path in (node.path / "checkpoints").iterdir()] == ["default-51.ckpt"]
+    await checkpointer.close()
+
+
+async def test_a_cancelled_checkpoint_leaves_nothing(nodes):
+    """Its file goes and its view ends, the worker lives, and another group's is not hurt."""
+    node = nodes("n1", 50)
+    checkpointer = node.checkpointer(rate=100)
+    await checkpointer.start()
+    writing = await checkpointer.pin("default", 50)
+    part = node.files.path(50, "part")
+    await until_there(part)
+    checkpointer.cancel("other", "not this one")
+    assert not writing.done()
+    checkpointer.cancel("default", "given up")
+    with pytest.raises(CheckpointError, match="given up"):
+        await writing
+    await until_there(part, there=False)
+    assert list((node.path / "checkpoints").iterdir()) == []
+    writing = await checkpointer.pin("default", 50)
+    assert not writing.done()
+    assert checkpointer.workers_started == 1
+    await checkpointer.close()
+
+
+async def test_the_worker_pins_at_the_nodes_priority_and_writes_below_it(nodes):
+    """The node applies nothing until the pin is answered: only the writing thread stands back."""
+    node = nodes("n1", 5)
+    checkpointer = node.checkpointer()
+    await checkpointer.start()
+    await (await checkpointer.pin("default", 5))
+    worker = checkpointer._process.pid
+    nice = nice_values(worker)
+    own = os.getpriority(os.PRIO_PROCESS, os.getpid())
+    assert nice.pop(worker) == own
+    assert min(own + NICENESS, 19) in nice.values()
     await checkpointer.close()
 
 
@@ -135,7 +212,7 @@ async def test_a_decayed_entry_fails_the_checkpoint(nodes):
     key, entry = next(node.store.scan(b""))
     node.store.begin()
     node.store.put(key, entry[:-1] + bytes([entry[-1] ^ 1]))
-    node.store.commit()
+    node.store.commit(flush=True)
     checkpointer = node.checkpointer()
     await checkpointer.start()
     writing = await checkpointer.pin("default", 10)
@@ -144,7 +221,7 @@ async def test_a_decayed_entry_fails_the_checkpoint(nodes):
     assert list((node.path / "checkpoints").iterdir()) == []
     node.store.begin()
     node.store.put(key, entry)
-    node.store.commit()
+    node.store.commit(flush=True)
     assert (await (await checkpointer.pin("default", 10))).digest == node.machine.digest
     await checkpointer.close()
 
@@ -253,11 +330,43 @@ async def test_older_files_go_unless_they_are_being_sent(written):
     files.sweep(now=1000 + CHUNK_PIN_US)
     assert files.slots() == [100]
     assert files.read_chunk(60, 0, 5, now=0) == (0, b"")
+    await files.deleted()
+    files.sweep(now=1000 + CHUNK_PIN_US)
+    await files.deleted()
+    assert [path.name for path in (written.path / "checkpoints").iterdir()] == ["default-100.ckpt"]
+
+
+async def test_the_loop_does_not_delete_large_files(written, monkeypatch):
+    """Older files lose their names at once, and are unlinked by another thread."""
+    threads = []
+    unlink = Path.unlink
+
+    def noted(path, **options):
+        threads.append(threading.current_thread())
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", noted)
+    written.files.path(50).write_bytes(b"old")
+    written.files.committed(100, now=0)
+    assert written.files.slots() == [100]
+    await written.files.deleted()
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+async def test_an_installed_file_stays_though_a_newer_one_was_committed_before(nodes, written):
+    """A replica that rebuilds itself from an older checkpoint stands on that file from then on."""
+    receiver = nodes("n2", 3)
+    receiver.files.committed(200, now=0)
+    copy_to(receiver, written, 100)
+    await receiver.files.install(100, receiver.store)
+    receiver.files.sweep(now=0)
+    assert receiver.files.slots() == [100]
 
 
 def test_leftovers_are_deleted_at_start(tmp_path):
     """Files that were being written or received when the process died are of no use; other groups' are left alone."""
-    for name in ("g-1.part", "g-2.in", "g-3.ckpt", "other-1.part"):
+    for name in ("g-1.part", "g-2.in", "g-2.old", "g-3.ckpt", "other-1.part"):
         (tmp_path / name).write_bytes(b"")
     CheckpointFiles(tmp_path, "c", "g")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["g-3.ckpt", "other-1.part"]

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicad.core.group.effects import CheckpointCommitted
-from replicad.core.journal.records import CheckpointRecord
 from replicad.core.group.state import Role
+from replicad.core.journal.records import CheckpointRecord
 from replicad.core.model.operations import CHECKPOINT_BATCH
 
 if TYPE_CHECKING:

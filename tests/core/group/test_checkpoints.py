@@ -154,6 +154,84 @@ def test_a_failed_checkpoint_is_taken_again():
     assert markers[:2] == [slot, slot + 1]
 
 
+def test_the_first_checkpoint_of_an_office_waits_for_members_that_were_not_heard_yet():
+    """A marker that is put before the first acknowledgements is not taken for one that all restarted after."""
+    rig = Rig()
+    rig.elect()
+    rig.take(rig.replica.request_checkpoint(rig.now))
+    rig.wait(TICK)
+    assert rig.event_names().count("checkpoint_begins") == 1
+    slot = rig.highest
+    rig.acknowledge(applied=slot - 1)
+    rig.serve(2 * HEARTBEAT, applied=slot - 1)
+    assert sorted(rig.replica.view) == ["n1", "n2", "n3"]
+    rig.accept_all()
+    written(rig, slot)
+    report(rig, "n2", slot, ONE)
+    report(rig, "n3", slot, ONE)
+    rig.wait(TICK)
+    assert "checkpoint_abandoned" not in rig.event_names()
+    assert committed(rig) == [CheckpointRecord(slot, ONE)]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_checkpoint_is_given_up_when_a_member_restarts_after_the_marker(early):
+    """Whether it was first heard before or after the marker: the process that would have written it is gone."""
+    rig = Rig()
+    rig.elect()
+    if early:
+        rig.acknowledge()
+    rig.take(rig.replica.request_checkpoint(rig.now))
+    rig.wait(TICK)
+    slot = rig.highest
+    rig.acknowledge(applied=slot - 1)
+    rig.serve(2 * HEARTBEAT, applied=slot - 1)
+    rig.accept_all()
+    assert "checkpoint_abandoned" not in rig.event_names()
+    assert not rig.replica.checkpoints.obsolete(slot, rig.replica.epoch)
+    rig.wait(HEARTBEAT)
+    rig.acknowledge("n2", boot=10, applied=slot)
+    rig.wait(TICK)
+    assert "checkpoint_abandoned" in rig.event_names()
+    assert rig.replica.checkpoints.obsolete(slot, rig.replica.epoch)
+
+
+def test_a_member_that_was_beyond_the_marker_when_first_heard_is_not_waited_for():
+    """It may have restarted after it had taken the marker; nobody can tell, so the checkpoint is taken again."""
+    rig = Rig()
+    rig.elect()
+    rig.take(rig.replica.request_checkpoint(rig.now))
+    rig.wait(TICK)
+    slot = rig.highest
+    rig.accept_all()
+    rig.acknowledge("n2", applied=slot)
+    rig.wait(2 * TICK)
+    assert "n2" in rig.replica.view
+    assert "checkpoint_abandoned" in rig.event_names()
+
+
+def test_a_followers_checkpoint_is_obsolete_when_another_leads():
+    """The next coordinator commits none but its own markers."""
+    rig = Rig("n2")
+    rig.follow("n1")
+    epoch = rig.replica.epoch
+    assert not rig.replica.checkpoints.obsolete(5, epoch)
+    rig.follow("n3", epoch=epoch_of("n3", 2))
+    assert rig.replica.checkpoints.obsolete(5, epoch)
+
+
+def test_an_older_failure_does_not_hide_a_newer_one():
+    """A superseded checkpoint may be said to have failed after the one that superseded it."""
+    rig = Rig("n2")
+    rig.follow("n1")
+    written(rig, 6, b"")
+    written(rig, 5, b"")
+    assert rig.replica.checkpoints.report() == (6, b"")
+    assert not rig.replica.checkpoints.obsolete(6, rig.replica.epoch)
+    rig.replica.checkpoints.on_installed(7, ONE)
+    assert rig.replica.checkpoints.obsolete(6, rig.replica.epoch)
+
+
 def test_anybody_may_ask_the_coordinator_for_a_checkpoint():
     """A request at a follower travels to the coordinator, which puts the marker."""
     follower = Rig("n2")
