@@ -15,21 +15,26 @@ THROUGHPUT = "throughput"
 
 
 class Event(NamedTuple):
-    """A scenario of its own: what it is, what measures it, the programs it needs, whether ``--quick`` has it."""
+    """A scenario of its own: what it is, what measures it, the programs it needs, and which runs have it.
+
+    ``quick``: all; ``full``: only ``--full``; neither: all but ``--quick``.
+    """
 
     title: str
     measure: Callable[[Context], Awaitable[list[Measurement]]]
     programs: tuple[str, ...]
-    quick: bool
+    quick: bool = False
+    full: bool = False
 
 
 EVENTS: dict[str, Event] = {
-    "failover": Event("the coordinator is killed, or stopped", failover.measure, ("etcd",), quick=True),
-    "restart": Event("all nodes are killed and restarted; memory", restart.measure, ("etcd",), quick=False),
-    "stall": Event("slowest write while a checkpoint is taken", stall.measure, (), quick=False),
-    "catch-up": Event("a node that was away catches up", catch_up.measure, ("etcd",), quick=False),
-    "slope": Event("three, five and seven nodes", slope.measure, ("etcd", "wrk"), quick=False),
-    "protocols": Event("active against remote-write", protocols.measure, ("wrk",), quick=False),
+    "failover": Event("the coordinator is killed", failover.measure, ("etcd",), quick=True),
+    "failover-stop": Event("the coordinator is stopped (SIGSTOP)", failover.measure_stop, ("etcd",), full=True),
+    "restart": Event("all nodes are killed and restarted; memory", restart.measure, ("etcd",)),
+    "stall": Event("slowest write while a checkpoint is taken", stall.measure, ()),
+    "catch-up": Event("a node that was away catches up", catch_up.measure, ("etcd",), full=True),
+    "slope": Event("three, five and seven nodes", slope.measure, ("etcd", "wrk")),
+    "protocols": Event("active against remote-write", protocols.measure, ("wrk",)),
 }
 
 WORKLOADS = {workload.name: workload for group in (*TABLE, *MORE) for workload in group}
@@ -63,7 +68,9 @@ def select(only: Sequence[str], *, full: bool, quick: bool) -> Selection:
     """
     table = frozenset(workload.name for group in TABLE for workload in group)
     if not only:
-        events = tuple(name for name, event in EVENTS.items() if event.quick or not quick)
+        events = tuple(
+            name for name, event in EVENTS.items() if event.quick or (not quick and (full or not event.full))
+        )
         return Selection(frozenset(WORKLOADS) if full else table, events)
     unknown = [name for name in only if name not in {THROUGHPUT, *WORKLOADS, *EVENTS}]
     if unknown:
