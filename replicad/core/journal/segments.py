@@ -50,6 +50,7 @@ _FRAME_START = struct.Struct(">III")
 _PLACE = struct.Struct(">QQ")
 _CRC = struct.Struct(">I")
 _CLOSING = b"\xe5"
+_PIECE_BYTES = 65_536
 FRAME_BYTES = _FRAME.size + len(_CLOSING)
 """What framing adds to a payload."""
 
@@ -177,7 +178,7 @@ def scan(data: bytes | bytearray, segment: int, *, rebooted: bool) -> ScanResult
     ``rebooted`` says that the machine, not only the process, restarted since the log was written: then what was never
     flushed may be half there in any order. Otherwise a cut write can only have left a prefix of itself, then zeros.
     """
-    result = ScanResult(used=max(HEADER_BYTES, len(data.rstrip(b"\0"))))
+    result = ScanResult(used=max(HEADER_BYTES, _used(data)))
     view = memoryview(data)
     while result.end < result.used:
         start = _frame_start(view, segment, result.end)
@@ -194,6 +195,18 @@ def scan(data: bytes | bytearray, segment: int, *, rebooted: bool) -> ScanResult
         result.end += start.length + FRAME_BYTES
         result.flushed = start.flushed
     return result
+
+
+def _used(data: bytes | bytearray) -> int:
+    """Return the length of ``data`` without the zeros at its end, looking at a piece at a time: it is never copied."""
+    end = len(data)
+    while end:
+        begin = max(0, end - _PIECE_BYTES)
+        left = len(data[begin:end].rstrip(b"\0"))
+        if left:
+            return begin + left
+        end = begin
+    return 0
 
 
 class _FrameStart(NamedTuple):
