@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from replicad.core.journal.segments import Ending
+from replicad.core.kv.requests import NUMBER_BITS
 from replicad.core.model.operations import REQUEST_ID_BYTES
 from replicad.lab.mutations.registry import also, always, covered, instead, register
 
@@ -19,33 +20,19 @@ WRITER = "core.journal.writer:SegmentWriter"
 # --- D1, D2 -----------------------------------------------------------------------------------------------------------
 
 
-class HighestNumbers(dict[bytes, int]):
-    """A table that takes every number of a process up to the highest one for known."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.highest: dict[bytes, bytes] = {}
-
-    def __setitem__(self, request_id: bytes, packed: int) -> None:
-        super().__setitem__(request_id, packed)
-        if len(request_id) == REQUEST_ID_BYTES:
-            self.highest[request_id[:8]] = max(request_id, self.highest.get(request_id[:8], b""))
-
-    def get(self, request_id: bytes, default: Any = None) -> Any:
-        """Return what is known of this request or of a later one of its process."""
-        if len(request_id) == REQUEST_ID_BYTES and request_id not in self:
-            later = self.highest.get(request_id[:8], b"")
-            return super().get(later, default) if later > request_id else default
-        return super().get(request_id, default)
-
-
-@register("highest-number-only", "D1", "the table keeps the highest number of each process", REQUESTS, "__init__")
+@register("highest-number-only", "D1", "the table keeps the highest number of each process", REQUESTS, "find")
 def _highest_number_only(original: Function) -> Function:
-    def init(self: Any, window: int) -> None:
-        original(self, window)
-        self.known = HighestNumbers()
+    def find(self: Any, request_id: bytes) -> Any:
+        known = original(self, request_id)
+        number = int.from_bytes(request_id, "big")
+        boot = self._boots.get(number >> NUMBER_BITS)
+        if known is None and len(request_id) == REQUEST_ID_BYTES and boot is not None:
+            highest = boot.runs[-1].last  # the answer to any lower number is the answer to this one
+            if number < highest:
+                return original(self, highest.to_bytes(REQUEST_ID_BYTES, "big"))
+        return known
 
-    return init
+    return find
 
 
 @register(

@@ -216,3 +216,12 @@ def test_a_header_of_a_later_version_is_refused_and_not_called_damage():
 def test_framing_adds_what_it_says():
     """The overhead that the writer plans with is the real one."""
     assert len(frame(b"x" * 10, 1, HEADER_BYTES, HEADER_BYTES)) == 10 + FRAME_BYTES
+
+
+@pytest.mark.parametrize("last", [HEADER_BYTES, 65_535, 65_536, 65_537, 131_071, 131_072, 199_999])
+def test_the_used_part_of_a_large_segment_ends_at_its_last_byte_that_is_not_zero(last):
+    """Wherever it lies: what is behind it is zeros, what is before it may be."""
+    data = bytearray(200_000)
+    data[last] = 1
+    assert scan(bytes(data), 1, rebooted=True).used == last + 1
+    assert scan(bytes(200_000), 1, rebooted=True).used == HEADER_BYTES
