@@ -66,9 +66,9 @@ class PlainConnection(asyncio.Protocol):
         "group",
         "head",
         "kept",
-        "kept_bytes",
         "method",
         "needed",
+        "needed_since",
         "paused",
         "server",
         "started",
@@ -79,11 +79,12 @@ class PlainConnection(asyncio.Protocol):
     def __init__(self, server: FrontDoor) -> None:
         self.server = server
         self.transport = cast("asyncio.Transport", None)
-        self.kept: list[bytes] = []
+        self.kept = bytearray()
         """Bytes that have arrived and wait: for the rest of their body, or for the answer before them."""
-        self.kept_bytes = 0
         self.needed = 0
-        """So many kept bytes make a request."""
+        """So many kept bytes make a request,"""
+        self.needed_since = 0.0
+        """and since then the rest is waited for."""
         self.busy = False
         """A request is being served."""
         self.paused = False
@@ -134,12 +135,12 @@ class PlainConnection(asyncio.Protocol):
         self.active_at = perf_counter()
         if self.busy or self.stuffed:
             self.keep(data)
-            if self.kept_bytes > KEPT_BYTES_MAX and not self.paused:
+            if len(self.kept) > KEPT_BYTES_MAX and not self.paused:
                 self.paused = True
                 self.transport.pause_reading()
         elif self.kept:
             self.keep(data)
-            if self.kept_bytes >= self.needed:
+            if len(self.kept) >= self.needed:
                 self.go_on()
         else:
             self.try_serve(data)
@@ -154,8 +155,7 @@ class PlainConnection(asyncio.Protocol):
 
     def keep(self, data: bytes) -> None:
         """Keep bytes for later."""
-        self.kept.append(data)
-        self.kept_bytes += len(data)
+        self.kept += data
 
     def waits(self) -> bool:
         """Return whether nothing may be served before something else happens."""
@@ -165,9 +165,10 @@ class PlainConnection(asyncio.Protocol):
         """Serve what was kept, and read on."""
         if self.waits():
             return
-        if self.kept_bytes and self.kept_bytes >= self.needed:
-            data = b"".join(self.kept)
-            self.kept, self.kept_bytes, self.needed = [], 0, 0
+        if self.kept and len(self.kept) >= self.needed:
+            data = bytes(self.kept)
+            self.kept.clear()
+            self.needed = 0
             self.try_serve(data)
         if self.paused and not self.waits():
             self.paused = False
@@ -202,6 +203,7 @@ class PlainConnection(asyncio.Protocol):
             if stop > size:
                 self.keep(data[at:] if at else data)
                 self.needed = stop - at
+                self.needed_since = self.active_at
                 return
             method, key, query = match.groups()
             self.head = head
@@ -259,6 +261,9 @@ class PlainConnection(asyncio.Protocol):
                 self.answer(server.kv.written(self.group, outcome, self.ack, None))
             except RequestError as error:
                 self.fail(error)
+            except Exception as error:  # noqa: BLE001 - it must not break off the telling of others
+                server.report("the answer to a write failed", error)
+                self.transport.abort()
         if self.kept:
             self.go_on()
 

@@ -167,8 +167,8 @@ class FrontDoor(web.Server):
             silent = now - connection.active_at
             if connection.busy:
                 continue
-            if connection.kept and silent > body_seconds and not connection.stuffed:
-                connection.hand_over(b"".join(connection.kept))
+            if connection.needed and now - connection.needed_since > body_seconds and not connection.stuffed:
+                connection.hand_over(bytes(connection.kept))
             elif silent > idle_seconds:
                 connection.transport.abort()
 

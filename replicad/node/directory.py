@@ -66,7 +66,10 @@ class Directory:
         self._due = False
         self._started = False
         self._closed = False
+        self._confirmed = False
+        """``_meta`` here is known to hold all that was acknowledged before this start: what it calls dropped is."""
         self._work: asyncio.Task[None] | None = None
+        self._confirming: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -83,12 +86,13 @@ class Directory:
     def start(self) -> None:
         """Begin to follow ``_meta``, and to tell it what this node knows better."""
         self._started = True
+        self._confirming = self._loop.create_task(self._confirm())
         self.wake()
 
     def close(self) -> None:
         """Open, close and tell nothing any more."""
         self._closed = True
-        for waiting in (self._work, self._retry):
+        for waiting in (self._work, self._confirming, self._retry):
             if waiting is not None:
                 waiting.cancel()
 
@@ -219,6 +223,7 @@ class Directory:
             self.voters_fixed = parse_voters(value)
 
     def _reconcile(self) -> None:
+        self._confirmed = self._confirmed or (self._started and self.meta.read_ready())
         self._reconcile_peers()
         for group in list(self.node.groups.values()):
             if group.name != META:
@@ -231,6 +236,8 @@ class Directory:
             if self.node.name in definition.nodes() or definition.id in held:
                 self.node.open_group(definition)
                 self.node.log.info("group_opened", group=name, members=",".join(definition.members))
+        if not self._confirmed:
+            return
         for identity in [identity for identity in held if self._dead(identity)]:
             self.node.log.info("group_dropped", group=identity)
             self.node.forget_group(identity)
@@ -260,12 +267,12 @@ class Directory:
         """Close a group that was dropped, or that this node was removed from; take in its new definition."""
         definition = self.definitions.get(group.name)
         if definition is None or definition.id != group.id:
-            if self._dead(group.id):
+            if self._confirmed and self._dead(group.id):
                 group.log.info("group_dropped", group_id=group.id)
                 self.node.drop_group(group)
             return
         group.definition = definition
-        if self.node.name in definition.nodes():
+        if self.node.name in definition.nodes() or not self._confirmed:
             return
         configuration = group.replica.state.configuration
         # Without a configuration it never voted. An older one than the cluster knows never knew of a later return, so
@@ -275,6 +282,16 @@ class Directory:
         if version < definition.version or (version == definition.version and not names):
             group.log.info("group_left", why="this node is no member any more")
             self.node.drop_group(group)
+
+    async def _confirm(self) -> None:
+        """Learn that ``_meta`` is as new as this start: until then an old state must not have data deleted."""
+        while not self._confirmed:
+            try:
+                await self.meta.read_barrier(consistent=True)
+                self._confirmed = True
+            except RequestError:
+                await asyncio.sleep(RETRY_SECONDS)
+        self.wake()
 
     def _dead(self, identity: str) -> bool:
         """Return whether the group of this id was dropped for good: its name is free, or another group's."""

@@ -21,7 +21,7 @@ from replicad.node import group_status
 from replicad.node.changes import Changes
 from replicad.node.clock import now_us
 from replicad.node.deadlines import Deadlines
-from replicad.node.definitions import ACKS
+from replicad.node.definitions import ACKS, META
 from replicad.node.lmdb_store import StoreFullError
 from replicad.node.reads import Reads
 from replicad.node.transfers import Transfers
@@ -222,6 +222,8 @@ class GroupRuntime:
             return
         try:
             execution = self.executor.run(OPERATIONS_PER_RUN)
+            if self.name == META:
+                self.store.flush()  # little and rare, and what a start reads before it has applied anything again
         except StoreFullError as error:
             self._on_store_full(error)
             return

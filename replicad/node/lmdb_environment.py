@@ -46,6 +46,9 @@ class Writer(Protocol):
     def flush(self) -> None:
         """Write them."""
 
+    def end_read(self) -> None:
+        """End the read transaction that it keeps."""
+
 
 class StoreEnvironment:
     """The LMDB files of one node in ``path``, shared by its groups.

@@ -67,6 +67,7 @@ class LmdbStore:
         self._read: lmdb.Transaction | None = None
         self._views = 0
         self._marked = self.get_meta(TRUST) == environment.identity
+        self.end_read()
         environment.stores.append(self)
 
     # --- transactions ---
@@ -143,8 +144,8 @@ class LmdbStore:
             self._read = self._lmdb.begin(db=self._kv)
         return self._read
 
-    def _end_read(self) -> None:
-        # An idle read transaction would keep every page that is replaced meanwhile from being reused.
+    def end_read(self) -> None:
+        """End the kept read transaction: an idle one would keep every page that is replaced from being reused."""
         if self._read is not None:
             self._read.abort()
             self._read = None
@@ -170,7 +171,8 @@ class LmdbStore:
     def _begin_direct(self, *, empty: bool = False) -> lmdb.Transaction:
         """Return LMDB's own write transaction with the layer in it, or with nothing at all; raises StoreFullError."""
         if self._direct is None:
-            self._end_read()
+            for store in (self, *self.environment.stores):  # a reader of another group pins the pages of all
+                store.end_read()
             try:
                 self._direct = self._lmdb.begin(write=True, db=self._kv)
                 if not empty:
@@ -310,5 +312,5 @@ class LmdbStore:
         with suppress(StoreFullError, StoreFailedError):
             self.flush()
         self._forget_layer()
-        self._end_read()
+        self.end_read()
         self.environment.stores.remove(self)

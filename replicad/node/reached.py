@@ -40,12 +40,11 @@ class Reached:
         data = os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
         self._count = len(data) // CELL_BYTES
         for number in reversed(range(self._count)):
-            begin = number * CELL_BYTES
-            name, slot = _CELL.unpack_from(data, begin)
-            if slot and _CRC.unpack_from(data, begin + _CELL.size)[0] == crc32(data[begin : begin + _CELL.size]):
-                self._cells[name], self._slots[name] = number, slot
-            else:
+            cell = _cell(data, number)
+            if cell is None:
                 self._free.append(number)
+            else:
+                self._cells[cell[0]], self._slots[cell[0]] = number, cell[1]
 
     def slot(self, group: str) -> int:
         """Return the slot that a group's store had applied, or 0."""
@@ -80,6 +79,24 @@ class Reached:
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+
+
+def read_reached(path: Path, group: str) -> int:
+    """Return the slot that the file at ``path`` gives for a group, 0 if none; nothing is written."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return 0
+    cells = filter(None, (_cell(data, number) for number in range(len(data) // CELL_BYTES)))
+    return dict(cells).get(_name(group), 0)
+
+
+def _cell(data: bytes, number: int) -> tuple[bytes, int] | None:
+    """Return ``(hash of the group's id, slot)`` of a cell; one that was not written whole counts for nothing."""
+    begin = number * CELL_BYTES
+    name, slot = _CELL.unpack_from(data, begin)
+    whole = _CRC.unpack_from(data, begin + _CELL.size)[0] == crc32(data[begin : begin + _CELL.size])
+    return (name, slot) if slot and whole else None
 
 
 @lru_cache(maxsize=CELLS)

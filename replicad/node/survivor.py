@@ -33,15 +33,15 @@ from replicad.node.definitions import (
 from replicad.node.disk_operations import DiskOperations
 from replicad.node.identity import OK, DirectoryError, Identity, machine_boot_id, read_identity
 from replicad.node.inspect_store import inspect_checkpoint
-from replicad.node.lmdb_store import StoreEnvironment, StoreView
+from replicad.node.lmdb_environment import REACHED, TRUST, StoreEnvironment, StoreView, identity_of
 from replicad.node.promise_file import PromiseFile
+from replicad.node.reached import read_reached
 from replicad.node.segment_files import SegmentFiles, segment_path
 
 if TYPE_CHECKING:
     from replicad.core.group.configuration import Configuration
     from replicad.core.model.limits import Limits
 
-TRUST = "trust"
 LOADING = "loading"
 
 
@@ -164,7 +164,7 @@ def _open_store(path: Path, identity: Identity, stack: ExitStack) -> StoreEnviro
     """Open the store if a start of the node would trust it, without leaving a trace in it."""
     store = path / "store"
     try:
-        trusted = (store / TRUST).read_bytes() == _trust(identity)
+        trusted = (store / TRUST).read_bytes() == identity_of(identity.disk, machine_boot_id())
     except OSError:
         return None
     if not trusted or not (store / "data.mdb").is_file():
@@ -177,10 +177,6 @@ def _open_store(path: Path, identity: Identity, stack: ExitStack) -> StoreEnviro
     return environment
 
 
-def _trust(identity: Identity) -> bytes:
-    return f"{identity.disk} {machine_boot_id()}".encode()
-
-
 def _view(environment: StoreEnvironment | None, group: str, identity: Identity) -> StoreView | None:
     """Return a view of a group's store if a start of the node would trust it."""
     try:
@@ -189,7 +185,7 @@ def _view(environment: StoreEnvironment | None, group: str, identity: Identity) 
         return None
     if view is None:
         return None
-    if view.get_meta(TRUST) != _trust(identity) or view.get_meta(LOADING) is not None:
+    if view.get_meta(TRUST) != identity_of(identity.disk, machine_boot_id()) or view.get_meta(LOADING) is not None:
         view.close()
         return None
     return view
@@ -240,6 +236,10 @@ def _applied(
                 slot, index, configuration = -1, 0, b""
         reached = slot <= covered or slot in durable.entries or _checkpoint_path(path, group, slot).exists()
         if slot >= covered and reached:
+            # What the store had applied and not yet written is committed; a start applies it again.
+            noted = read_reached(path / "store" / REACHED, group)
+            if all(each in durable.entries for each in range(slot + 1, noted + 1)):
+                durable.committed = max(durable.committed, noted)
             return _Applied(slot, index, configuration)
     if checkpoint is None:
         return _Applied()

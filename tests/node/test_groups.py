@@ -182,3 +182,25 @@ async def test_an_idle_group_does_not_pin_the_log(tmp_path):
         cluster.start()
         await cluster.ready()
         await until("quiet is read", lambda: read(n1, "k", "quiet"))
+
+
+async def test_a_group_made_again_survives_a_kill_of_all(tmp_path):
+    """What a node knew of the groups at its last clean stop is old: it must not delete what came after."""
+    async with running(tmp_path, 1) as cluster:
+        (node,) = cluster.nodes.values()
+        await ask(node, "PUT", "/v1/replicad/groups/orders", {})
+        await until("the group takes writes", lambda: put(node, "old", b"1", "orders"))
+        await node.terminate()
+        cluster.start()
+        await cluster.ready()
+        await ask(node, "DELETE", "/v1/replicad/groups/orders?force")
+        await ask(node, "PUT", "/v1/replicad/groups/orders", {})
+        await until("the new group takes writes", lambda: put(node, "new", b"2", "orders"))
+        node.kill()
+        cluster.start()
+        await cluster.ready()
+
+        async def there():
+            return await read(node, "new", "orders") == b"2"
+
+        await until("the group is back with its data", there)

@@ -477,3 +477,21 @@ def test_a_killed_writer_goes_on_from_a_whole_slot(tmp_path, seed):
         assert found.digest == memory.digest
         store.close()
         environment.close()
+
+
+def test_an_idle_store_pins_no_pages(tmp_path):
+    """A store that was only read keeps nothing from being reused: the file stops growing while another is written."""
+    environment = StoreEnvironment(tmp_path / "store", disk="d", machine_boot="b")
+    idle, busy = LmdbStore(environment, "idle"), LmdbStore(environment, "busy")
+    sizes = []
+    for number in range(12):
+        idle.get(b"nothing")
+        busy.begin()
+        for key in range(2_000):
+            busy.put(b"%06d" % key, b"%02d" % number * 60)
+        busy.commit(flush=True)
+        sizes.append(environment.size())
+    assert sizes[-1] == sizes[3]
+    for store in (idle, busy):
+        store.close()
+    environment.close()

@@ -199,8 +199,8 @@ class Office:
 
         Each slot costs every member messages and a flush, whatever it holds.
         """
-        if len(self.open) < self.state.limits.pipelined_slots:
-            return True
+        if len(self.open) < self.state.limits.pipelined_slots or self.queued_early:
+            return True  # who asks for less than ``all`` does not wait for the whole view (C5)
         return len(self.queue) >= SMALL_OPERATIONS or self.queued_bytes >= SMALL_BYTES
 
     def _drain_at_once(self) -> bool:
