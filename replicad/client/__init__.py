@@ -7,6 +7,16 @@ async with Client(["127.0.0.1:7001", "127.0.0.1:7002"]) as client:
 
 from replicad.client.client import Client, Entry, Written
 from replicad.client.connection import Answer, Connection
-from replicad.client.errors import ClientError, DefiniteError, UnknownOutcomeError
+from replicad.client.errors import ClientError, DefiniteError, PartlyDoneError, UnknownOutcomeError
 
-__all__ = ["Answer", "Client", "ClientError", "Connection", "DefiniteError", "Entry", "UnknownOutcomeError", "Written"]
+__all__ = [
+    "Answer",
+    "Client",
+    "ClientError",
+    "Connection",
+    "DefiniteError",
+    "Entry",
+    "PartlyDoneError",
+    "UnknownOutcomeError",
+    "Written",
+]

@@ -10,12 +10,12 @@ import asyncio
 import secrets
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
-from replicad.client.errors import DefiniteError
+from replicad.client.errors import DefiniteError, PartlyDoneError
 from replicad.client.operation import Frame, Operation
 from replicad.client.route import Route
-from replicad.client.wire import CONSISTENT, GET, LEADER, STALE
+from replicad.client.wire import CONSISTENT, GET, LEADER, NUMBER_MAX, STALE
 from replicad.core.model.operations import ACK_ALL, ACK_MAJORITY, ACK_ONE, DELETE, PUT
 
 LEVELS = {"leader": LEADER, "consistent": CONSISTENT, "stale": STALE}
@@ -49,7 +49,7 @@ class Client:
 
     ``addresses``: ``host:port`` of the native ports of some nodes; the others are learnt from them. ``cluster``: refuse
     any other. ``timeout_s``: how long an operation may take with all of its retries. ``queue_max``: operations under
-    way; the next one is refused with DefiniteError("overloaded").
+    way, 1 or more; the next one is refused with DefiniteError("overloaded"), but ``…_many`` wait for room.
 
     Every operation raises DefiniteError (nothing happened) or UnknownOutcomeError (a write may have happened).
     """
@@ -65,6 +65,8 @@ class Client:
     ) -> None:
         if isinstance(addresses, str) or not addresses:
             raise ValueError('addresses must be a list such as ["127.0.0.1:7001"], with at least one')
+        if queue_max < 1:
+            raise ValueError(f"queue_max must be 1 or more, not {queue_max}")
         self.timeout_s = timeout_s
         self.queue_max = queue_max
         self._route = Route(addresses, group, cluster, timeout_s)
@@ -116,10 +118,17 @@ class Client:
     async def get_many(
         self, keys: Iterable[Key], *, consistency: str = "leader", max_stale_ms: int | None = None
     ) -> list[Entry | None]:
-        """Return the entries of many keys, in order; they need not be of one moment."""
+        """Return the entries of many keys, in order; they need not be of one moment.
+
+        When some fail, the first one's error is raised after all have ended.
+        """
         frame = _read_frame(consistency, max_stale_ms)
         operations = [(GET, _key(key)) for key in keys]
-        return [_entry(result) for result in await self._submit_all(operations, frame, is_write=False, repeatable=True)]
+        results = await self._submit_all(operations, frame, is_write=False, repeatable=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return [_entry(result) for result in results]
 
     # --- writes -----------------------------------------------------------------------------------------------------
 
@@ -150,6 +159,8 @@ class Client:
         self, key: Key, *, cas: int | None = None, ack: str | None = None, safe: bool | None = None
     ) -> Written:
         """Delete a key; done also if there was none. Parameters as in :meth:`put`."""
+        if cas is not None:
+            _check_number("cas", cas)
         identity = self._identity(ack, safe)
         fields = (DELETE, _key(key), cas, identity)
         return _written(await self._submit(fields, _write_frame(ack), is_write=True, repeatable=bool(identity)))
@@ -159,12 +170,16 @@ class Client:
     ) -> list[Written]:
         """Write many values; results are in order. They are separate writes, and concurrent.
 
-        When some fail, the first one's error is raised after all have ended.
+        What fails is raised after all have ended: the first one's error when all failed alike (then DefiniteError still
+        means that nothing happened), otherwise PartlyDoneError, whose ``results`` say what became of each.
         """
         operations = [_put(_key(key), value, 0, None, self._identity(ack, safe)) for key, value in items]
         repeatable = bool(operations and len(operations[0]) == 6)
         results = await self._submit_all(operations, _write_frame(ack), is_write=True, repeatable=repeatable)
-        return [_written(result) for result in results]
+        written = [result if isinstance(result, BaseException) else _written(result) for result in results]
+        if any(isinstance(result, BaseException) for result in written):
+            raise _error_of(written)
+        return cast("list[Written]", written)
 
     # --- on their way -----------------------------------------------------------------------------------------------
 
@@ -190,18 +205,32 @@ class Client:
     async def _submit_all(
         self, operations: list[tuple[Any, ...]], frame: Frame, *, is_write: bool, repeatable: bool
     ) -> list[Any]:
+        """Return each operation's result, or the exception that is its result, after all have ended."""
         results: list[Any] = []
-        size = min(SLICE, self.queue_max)
-        for start in range(0, len(operations), size):
-            futures = [
-                self._submit(fields, frame, is_write=is_write, repeatable=repeatable)
-                for fields in operations[start : start + size]
-            ]
+        for start in range(0, len(operations), SLICE):
+            futures: list[asyncio.Future[Any]] = []
+            try:
+                for fields in operations[start : start + SLICE]:
+                    while self._route.under_way >= self.queue_max:
+                        await self._route.one_ended()
+                    futures.append(self._submit_or_fail(fields, frame, is_write=is_write, repeatable=repeatable))
+            except asyncio.CancelledError:
+                for future in futures:
+                    future.cancel()
+                raise
             results += await asyncio.gather(*futures, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
         return results
+
+    def _submit_or_fail(
+        self, fields: tuple[Any, ...], frame: Frame, *, is_write: bool, repeatable: bool
+    ) -> asyncio.Future[Any]:
+        """Submit one of many: its refusal is its own result, because others may be under way or done."""
+        try:
+            return self._submit(fields, frame, is_write=is_write, repeatable=repeatable)
+        except DefiniteError as error:
+            refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            refused.set_exception(error)
+            return refused
 
 
 def _key(key: Key) -> bytes:
@@ -212,9 +241,19 @@ def _key(key: Key) -> bytes:
     return key
 
 
+def _check_number(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
+    if not 0 <= value <= NUMBER_MAX:
+        raise ValueError(f"{name} must be from 0 to {NUMBER_MAX}, not {value}")
+
+
 def _put(key: bytes, value: bytes, flags: int, cas: int | None, identity: bytes | None) -> tuple[Any, ...]:
     if type(value) is not bytes:
         raise TypeError(f"a value must be bytes, not {type(value).__name__}")
+    _check_number("flags", flags)
+    if cas is not None:
+        _check_number("cas", cas)
     if identity is None and cas is None and not flags:
         return PUT, key, value
     return PUT, key, value, flags, cas, identity
@@ -223,8 +262,10 @@ def _put(key: bytes, value: bytes, flags: int, cas: int | None, identity: bytes 
 def _read_frame(consistency: str, max_stale_ms: int | None) -> Frame:
     if consistency not in LEVELS:
         raise ValueError(f"consistency must be leader, consistent or stale, not {consistency!r}")
-    if max_stale_ms is not None and consistency != "stale":
-        raise ValueError('max_stale_ms means something together with consistency="stale" only')
+    if max_stale_ms is not None:
+        _check_number("max_stale_ms", max_stale_ms)
+        if consistency != "stale":
+            raise ValueError('max_stale_ms means something together with consistency="stale" only')
     return LEVELS[consistency], -1 if max_stale_ms is None else max_stale_ms, -1
 
 
@@ -236,6 +277,13 @@ def _write_frame(ack: str | None) -> Frame:
 
 def _written(result: tuple[int, int]) -> Written:
     return Written(result[0] == 1, result[1])
+
+
+def _error_of(results: list[Any]) -> BaseException:
+    """Return what to raise for many writes of which some failed."""
+    if len({type(result) for result in results}) == 1:
+        return cast("BaseException", results[0])
+    return PartlyDoneError(results)
 
 
 def _entry(result: tuple[Any, ...]) -> Entry | None:

@@ -115,20 +115,25 @@ class Connection(asyncio.Protocol):
         An operation is ``(GET, key)``, ``(PUT, key, value, flags=0, cas=None, id=None)`` or ``(DELETE, key, cas=None,
         id=None)`` with bytes throughout; there are at most ``about["operations"]`` in at most ``about["frame_bytes"]``.
         Operations of one frame, and frames, are concurrent: answers come in any order. Options: ``docs/native.md``.
-        Raises DefiniteError when the connection has ended or has ``about["in_flight"]`` operations under way.
+        Raises DefiniteError when the connection has ended or has ``about["in_flight"]`` operations under way, and
+        TypeError, ValueError or OverflowError when a frame cannot carry this; nothing was sent then.
         """
         if self.closed or self._transport is None:
             raise DefiniteError("unreachable", f"{self.address}: {self.reason}", 100)
         count = len(operations)
         if self.in_flight + count > self.about["in_flight"]:
             raise DefiniteError("overloaded", f"{self.in_flight} operations are under way on this connection", 10)
-        self._number = number = self._number + 1
+        number = self._number + 1
+        frame = pack(
+            (REQUEST, number, group, options, operations)
+        )  # first of all: it raises if a field is no such thing
+        self._number = number
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting[number] = (future, count)
         if not self.in_flight:
             self.heard_at = self._loop.time()  # silence counts from the question on
         self.in_flight += count
-        self._transport.write(pack((REQUEST, number, group, options, operations)))
+        self._transport.write(frame)
         return future
 
     def ask(self) -> None:

@@ -5,6 +5,7 @@ Names are those of the table in ``docs/http.md`` and of the one in ``docs/native
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -30,6 +31,23 @@ class UnknownOutcomeError(ClientError):
     """A write may have happened, or may still happen: repeat it under the same id, or read before writing again."""
 
     definite = False
+
+
+class PartlyDoneError(UnknownOutcomeError):
+    """Of many writes some failed, and not all of them in the same way: some are done, or may be.
+
+    ``results``: what became of each, in order: a ``Written``, or the ClientError of this one.
+    """
+
+    def __init__(self, results: Sequence[Any]) -> None:
+        self.results = tuple(results)
+        errors = [result for result in self.results if isinstance(result, ClientError)]
+        refused = sum(error.definite for error in errors)
+        super().__init__(
+            "unknown_outcome",
+            f"of {len(self.results)} writes {len(self.results) - len(errors)} are done, {refused} are not, and "
+            f"{len(errors) - refused} may be; the first error: {errors[0]}",
+        )
 
 
 def make_error(fields: Any) -> ClientError:

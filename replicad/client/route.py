@@ -49,8 +49,9 @@ class Route:
         self._left: list[Connection] = []
         """Connections that are being left."""
         self._pending: deque[Operation] = deque()
-        self._deadlines: deque[Operation] = deque()
-        """Every operation, in the order of its deadline."""
+        self._deadlines: dict[Operation, None] = {}
+        """Every operation that has no result yet, in the order of its deadline."""
+        self._ended = asyncio.Event()
         self._flushing = False
         self._closed = True
         self._work: asyncio.Task[None] | None = None
@@ -96,21 +97,31 @@ class Route:
             if connection is not None:
                 connection.abort("the client was closed")
         self._connection = None
-        while self._deadlines:
-            self._give_up(self._deadlines.popleft(), "the client was closed")
+        self._pending.clear()
+        for operation in self._deadlines:  # none leaves before its future's callback runs, in a later turn
+            self._give_up(operation, "the client was closed")
 
     def submit(self, operation: Operation) -> None:
         """Take an operation; it leaves at the end of this turn of the loop."""
         if self._closed:
             raise DefiniteError("unreachable", "the client is closed")
         self.under_way += 1
-        operation.future.add_done_callback(self._settled)
-        self._deadlines.append(operation)
+        operation.future.add_done_callback(partial(self._settled, operation))
+        self._deadlines[operation] = None
         self._pending.append(operation)
         self._flush_soon()
 
-    def _settled(self, _: asyncio.Future[Any]) -> None:
+    async def one_ended(self) -> None:
+        """Wait until an operation that is under way has ended."""
+        self._ended.clear()
+        await self._ended.wait()
+
+    def _settled(self, operation: Operation, _: asyncio.Future[Any]) -> None:
+        """Keep nothing of it: neither its value nor, with its future, its result."""
         self.under_way -= 1
+        del self._deadlines[operation]
+        operation.fields = ()
+        self._ended.set()
 
     # --- out --------------------------------------------------------------------------------------------------------
 
@@ -292,9 +303,12 @@ class Route:
         held_up = now - self._checked_at > ASK_SECONDS  # this very loop: then silence says nothing of the node
         self._checked_at = now
         self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
-        deadlines = self._deadlines
-        while deadlines and (deadlines[0].future.done() or deadlines[0].deadline <= now):
-            self._give_up(deadlines.popleft(), f"no result within {self._timeout_s:g} s")
+        for operation in self._deadlines:  # none leaves before its future's callback runs, in a later turn
+            if operation.deadline > now:
+                break
+            self._give_up(operation, f"no result within {self._timeout_s:g} s")
+        while self._pending and self._pending[0].future.done():
+            self._pending.popleft()  # nothing flushes while there is no node
         for connection in (self._connection, *self._left):
             if connection is not None:
                 self._judge(connection, now, held_up=held_up)

@@ -24,6 +24,9 @@ GET = 0
 LEADER, CONSISTENT, STALE = range(3)
 """Levels of reads."""
 
+NUMBER_MAX = 2**64 - 1
+"""The greatest number that a frame can carry."""
+
 FRAME_BYTES_MAX = 1 << 26
 """The longest frame that is taken from a server; it sends far less."""
 

@@ -2,7 +2,17 @@ import asyncio
 
 import pytest
 
-from replicad.client import Client, Connection, DefiniteError, Entry, UnknownOutcomeError, Written, operation, route
+from replicad.client import (
+    Client,
+    Connection,
+    DefiniteError,
+    Entry,
+    PartlyDoneError,
+    UnknownOutcomeError,
+    Written,
+    operation,
+    route,
+)
 from replicad.client.wire import ANSWER, HELLO, pack
 from replicad.core.model.errors import RequestError
 from replicad.core.model.operations import ACK_ONE, PUT, Result
@@ -44,10 +54,62 @@ async def test_many_may_be_none(client):
 
 
 async def test_many_with_one_that_fails(client):
-    """The others are done, and then the first error is raised."""
-    with pytest.raises(DefiniteError, match="leading slash"):
+    """The others are done, so the error does not say that nothing happened: it says what became of each."""
+    with pytest.raises(
+        PartlyDoneError, match=r"of 3 writes 2 are done, 1 are not, and 0 may be; .*leading slash"
+    ) as info:
         await client.put_many([("a", b"1"), ("/b", b"1"), ("c", b"1")])
+    assert not info.value.definite
+    first, refused, last = info.value.results
+    assert {first, last} == {Written(True, 1), Written(True, 2)}
+    assert isinstance(refused, DefiniteError)
     assert await client.get("c") == b"1"
+
+
+async def test_many_that_all_fail(client):
+    """Nothing happened, and the error says so."""
+    with pytest.raises(DefiniteError, match="leading slash"):
+        await client.put_many([("/a", b"1"), ("/b", b"1")])
+    with pytest.raises(DefiniteError, match="leading slash"):
+        await client.get_many(["a", "/b"])
+
+
+async def test_many_wait_for_room(pair):
+    """Others are under way: many are not refused in their midst, they go on as room comes."""
+    pair.group.held = []
+    async with Client(pair.addresses, queue_max=10) as client:
+        singles = [asyncio.create_task(client.put(f"k{number}", b"1")) for number in range(4)]
+        await until(lambda: len(pair.group.held) == 4)
+        many = asyncio.create_task(client.put_many([(f"m{number}", b"1") for number in range(10)]))
+        await until(lambda: len(pair.group.held) == 10)
+        assert not many.done()
+        held, pair.group.held = pair.group.held, None
+        for future in held:
+            future.set_result(Result(1, 1))
+        await asyncio.gather(*singles)
+        assert [done for done, _ in await many] == [True] * 10
+
+
+async def test_many_that_wait_for_room_when_the_client_closes(pair):
+    """What was sent may be done, the others are not: no error claims the one of all of them."""
+    pair.group.held = []
+    async with Client(pair.addresses, queue_max=2) as client:
+        many = asyncio.create_task(client.put_many([(f"m{number}", b"1") for number in range(5)]))
+        await until(lambda: len(pair.group.held) == 2)
+    with pytest.raises(PartlyDoneError, match="of 5 writes 0 are done, 3 are not, and 2 may be"):
+        await many
+
+
+async def test_many_that_are_given_up_while_they_wait_for_room(pair):
+    pair.group.held = []
+    async with Client(pair.addresses, queue_max=2) as client:
+        many = asyncio.create_task(client.put_many([(f"m{number}", b"1") for number in range(5)]))
+        await until(lambda: len(pair.group.held) == 2)
+        many.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await many
+        pair.group.held = None
+        assert (await client.put("k", b"1")).done  # there is room again
 
 
 async def test_what_is_awaited_together_travels_together(client, pair):
@@ -87,6 +149,16 @@ async def test_a_stale_read_shows_at_least_what_the_client_has_seen(client, pair
         (lambda client: client.get("k", consistency="strong"), ValueError),
         (lambda client: client.get("k", max_stale_ms=7), ValueError),
         (lambda client: client.put("k", b"v", ack="some"), ValueError),
+        (lambda client: client.put("k", b"v", flags=2**64), ValueError),
+        (lambda client: client.put("k", b"v", flags=-1), ValueError),
+        (lambda client: client.put("k", b"v", flags=None), TypeError),
+        (lambda client: client.put("k", b"v", cas=2**64), ValueError),
+        (lambda client: client.put("k", b"v", cas="1"), TypeError),
+        (lambda client: client.delete("k", cas=-1), ValueError),
+        (lambda client: client.delete("k", cas=True), TypeError),
+        (lambda client: client.get("k", consistency="stale", max_stale_ms=-1), ValueError),
+        (lambda client: client.get_many(["k"], consistency="stale", max_stale_ms=2**64), ValueError),
+        (lambda client: client.get("k", consistency="stale", max_stale_ms=0.5), TypeError),
         (lambda client: client.put("k" * 501, b"v"), DefiniteError),
         (lambda client: client.put("k", b"v" * 200_001), DefiniteError),
         (lambda client: client.put("k", b"v" * 2_000_000), DefiniteError),
@@ -98,6 +170,22 @@ async def test_what_cannot_be(client, call, error):
     assert await client.get("k") is None
 
 
+async def test_one_that_cannot_be_harms_no_other(client):
+    """Of one turn of the loop, only the one with the bad number fails, and its error names what is wrong."""
+    good, bad, more = await asyncio.gather(
+        client.put("a", b"1"), client.put("b", b"1", flags=2**64), client.put("c", b"1"), return_exceptions=True
+    )
+    assert (good, more) == (Written(True, 1), Written(True, 2))
+    assert str(bad) == f"flags must be from 0 to {2**64 - 1}, not {2**64}"
+
+
+async def test_the_greatest_numbers_travel(client):
+    assert await client.put("k", b"1", flags=2**64 - 1) == Written(True, 1)
+    assert await client.get_entry("k") == Entry(b"1", 1, 2**64 - 1, 1)
+    assert not (await client.put("k", b"1", cas=2**64 - 1)).done
+    assert await client.get("k", consistency="stale", max_stale_ms=2**64 - 1) == b"1"
+
+
 async def test_it_must_be_open(pair):
     client = Client(pair.addresses)
     with pytest.raises(RuntimeError, match="not open"):
@@ -105,6 +193,8 @@ async def test_it_must_be_open(pair):
     for addresses in ("127.0.0.1:7001", []):
         with pytest.raises(ValueError, match="must be a list"):
             Client(addresses)
+    with pytest.raises(ValueError, match="queue_max must be 1 or more, not 0"):
+        Client(pair.addresses, queue_max=0)
     async with client:
         assert client.address == pair.addresses[0]
         await until(lambda: client.coordinator == "n1")
@@ -144,6 +234,36 @@ async def test_one_that_is_not_awaited_any_more_harms_nobody(client, pair):
     held, pair.group.held = pair.group.held, None
     held[0].set_result(Result(1, 1))
     assert await client.put("l", b"1") == Written(True, 1)
+
+
+async def test_what_is_finished_is_not_kept(client, pair):
+    """One that waits long keeps itself only, not the values of all that came after it."""
+    pair.group.held = []
+    slow = asyncio.create_task(client.put("slow", b"1"))
+    await until(lambda: pair.group.held)
+    held, pair.group.held = pair.group.held, None
+    kept = client._route._deadlines
+    (first,) = kept
+    await client.put_many([(f"k{number}", b"v" * 1_000) for number in range(100)])
+    await client.get_many([f"k{number}" for number in range(100)])
+    await until(lambda: client._route.under_way == 1)
+    assert list(kept) == [first]
+    held[0].set_result(Result(1, 1))
+    await slow
+    await until(lambda: not kept)
+    assert first.fields == ()
+
+
+async def test_what_nobody_waits_for_leaves_the_queue_while_there_is_no_node(pair):
+    async with Client(pair.addresses, timeout_s=60.0) as client:
+        pair.cut(1)
+        pair.cut(0)
+        await until(lambda: not client.address)
+        tasks = [asyncio.create_task(client.put(f"k{number}", b"1")) for number in range(5)]
+        await until(lambda: len(client._route._pending) == 5)
+        for task in tasks:
+            task.cancel()
+        await until(lambda: not client._route._pending)
 
 
 async def test_closing_ends_what_is_under_way(pair):
@@ -342,6 +462,10 @@ async def test_a_connection_by_itself(pair):
     assert (answer.group_id, answer.index, answer.age_ms) == ("default", 16, 0)
     with pytest.raises(DefiniteError, match="no group"):
         await connection.request([(PUT, b"k", b"v")], "never")
+    with pytest.raises(OverflowError):
+        connection.request([(PUT, b"k", b"v", 2**64, None, None)])
+    assert connection.in_flight == 0
+    assert not connection.waits()
     with pytest.raises(DefiniteError, match="0 operations are under way"):
         connection.request([(PUT, b"k", b"v")] * 5_000)
     await connection.close()

@@ -6,7 +6,10 @@ from replicad.client import wire
 from replicad.native import requests
 from replicad.native import wire as server
 
-NAMES = ("PROTOCOL", "HELLO", "REQUEST", "ANSWER", "FAILED", "CLUSTER", "CLOSING", "GET", "VERSION_MIN", "VERSION_MAX")
+NAMES = (
+    *("PROTOCOL", "HELLO", "REQUEST", "ANSWER", "FAILED", "CLUSTER", "CLOSING", "GET", "VERSION_MIN", "VERSION_MAX"),
+    "NUMBER_MAX",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
