@@ -241,8 +241,8 @@ def _key(key: Key) -> bytes:
     return key
 
 
-def _check_number(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
     if not 0 <= value <= NUMBER_MAX:
         raise ValueError(f"{name} must be from 0 to {NUMBER_MAX}, not {value}")
