@@ -44,7 +44,7 @@ docs: $(DEV) ## write the tables of the docs again from the code
 	$(BIN)/python -m tests.pages
 
 # Measured before a release, on a quiet machine; each has --help. They take about half an hour together.
-drills: $(DEV) ## measure failover, read-back, protocols, members, groups, wiped disks, a million keys, speed
+drills: $(DEV) ## measure failover, read-back, protocols, members, groups, wiped disks, a million keys
 	$(BIN)/python -m drills.read_back
 	$(BIN)/python -m drills.failover
 	$(BIN)/python -m drills.failover --protocol active
@@ -54,13 +54,12 @@ drills: $(DEV) ## measure failover, read-back, protocols, members, groups, wiped
 	$(BIN)/python -m drills.groups
 	$(BIN)/python -m drills.wipe
 	$(BIN)/python -m drills.million
-	$(BIN)/python -m drills.speed
 
 # etcd, Redis, wrk and h2load come from the system: apt install etcd-server redis-server wrk nghttp2-client
-bench: $(DEV) ## measure against etcd and Redis, into benchmarks/results (ARGS="--quick", "--full", "--only NAME")
+bench: $(DEV) ## measure against etcd and Redis, into data/bench (ARGS="--quick", "--full", "--only NAME")
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
-profile: $(DEV) ## draw a flame graph per role under load, into benchmarks/results
+profile: $(DEV) ## draw a flame graph per role under load, into data/bench
 	@exec $(BIN)/python -m benchmarks.profile $(ARGS)
 
 lock: ## resolve the dependencies anew into the two lock files

@@ -28,7 +28,7 @@ NOTES = Console(highlight=False, stderr=True, soft_wrap=True)
 
 PARTS = (
     ("message log (its thread)", r"MessageLog\._(run|turn)"),
-    ("apply: state machine and store", r"Executor\.run|_flush_slice|write_behind"),
+    ("apply: state machine and store", r"Executor\.run|write_behind"),
     ("answers: format and socket write", r"Writes\.on_results"),
     ("replica: commit, announce, feed", r"core/group/"),
     ("HTTP: parse and submit", r"replicad/http/|native/"),

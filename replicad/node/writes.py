@@ -179,7 +179,7 @@ class Writes:
 
     def close(self, why: str) -> None:
         """Fail what still waits: nobody will answer it."""
-        self._batch.clear()  # what this turn brought was not submitted, and is refused below
+        self._batch.clear()  # never to be submitted: its writers are told that the outcome is unknown
         for request_id in [*self._own, *self._shared]:
             sent = self.group.replica.abandon(request_id)
             self.refuse(request_id, RequestError("unknown_outcome" if sent else "not_ready", why))
