@@ -54,6 +54,8 @@ MEANINGS = {
     "node.log_file": "Also write events to `replicad.log` in the data directory.",
     "node.log_file_bytes": "Size at which that file is rotated.",
     "node.log_files": "Older ones that are kept.",
+    "node.scheduling": "`batch`: a node that wakes up lets what runs on its core go on for a moment; nodes that share "
+    "cores are faster so (docs/performance.md). `normal`: it may interrupt; for cores that other programs keep busy.",
     "node.request_timeout_ms": "Deadline of a request.",
     "node.http_connections_max": "Open HTTP connections; the next one is answered 503 and closed.",
     "node.native_connections_max": "Open native connections; the next one is refused and closed.",

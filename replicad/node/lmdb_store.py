@@ -20,14 +20,16 @@ __all__ = ["MAP_SIZE", "LmdbStore", "StoreEnvironment", "StoreFailedError", "Sto
 VIEWS_MAX = 32
 """Long read transactions that one store hands out at a time: each keeps the pages it sees from being reused."""
 LAYER_KEYS = 4_096
-LAYER_KEYS_MIN = 1_024
+LAYER_KEYS_MIN = 256
+LAYER_KEYS_FIRST = 512
 LAYER_BYTES = 4 * 1024 * 1024
 LAYER_COMMITS = 256
 """A store's layer of unwritten changes is full, and written, when one of these is reached. The commits bound what a
 restart applies again when few keys change often."""
-FLUSH_SECONDS = 0.006
-"""Processor time that writing a layer should take at most, since it holds the loop. Keys that lie far apart in a large
-store take five times as long as neighbours, so the number of keys that make a layer full follows the last one's time.
+FLUSH_SECONDS = 0.0015
+"""Processor time that writing a layer should take at most, since it holds the loop, and that of the other replicas at
+the same moment. Keys that lie far apart in a large store take five times as long as neighbours, so the number of keys
+that make a layer full follows the last one's time.
 """
 UNWRITTEN_BYTES = 32 * 1024 * 1024
 """Of all groups' unwritten changes together; then the largest layer is written."""
@@ -61,7 +63,7 @@ class LmdbStore:
         self._pending: Layer | None = None
         """What the open transaction has written so far."""
         self._recent = Layer()
-        self._keys_max = LAYER_KEYS
+        self._keys_max = LAYER_KEYS_FIRST
         self._direct: lmdb.Transaction | None = None
         """LMDB's own transaction, if the open one goes there at once; then it holds the layer, too."""
         self._read: lmdb.Transaction | None = None

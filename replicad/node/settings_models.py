@@ -225,6 +225,9 @@ class ProcessSettings(_Strict):
     """Also write events to ``replicad.log`` in the data directory."""
     log_file_bytes: Annotated[int, Field(ge=64 * KIB)] = 16 * MIB
     log_files: Annotated[int, Field(ge=1, le=100)] = 4
+    scheduling: Literal["batch", "normal"] = "batch"
+    """How the operating system schedules this process; ``batch``: it is not put in place of what is running when it
+    wakes up, so that nodes which share cores do not interrupt each other in the middle of their sends."""
     request_timeout_ms: Annotated[int, Field(ge=10, le=600_000)] = 5_000
     http_connections_max: Annotated[int, Field(ge=1, le=100_000)] = 4_096
     native_connections_max: Annotated[int, Field(ge=1, le=100_000)] = 1_024

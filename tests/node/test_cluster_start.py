@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,11 @@ from tests.node.cluster import running
 from tests.node.load import Load, verify
 
 pytestmark = pytest.mark.xdist_group("processes")
+
+
+def threads_of(pid):
+    """The ids of a process's threads."""
+    return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
 
 
 async def test_a_second_process_on_a_data_directory_is_refused(tmp_path):
@@ -60,3 +67,12 @@ async def test_another_nodes_directory_is_refused(tmp_path):
         cluster["n2"].start()
         assert await cluster["n2"].ended() == 2
         assert "belongs to node 'n1', and this is 'n2'" in cluster["n2"].printed()
+
+
+@pytest.mark.parametrize(("scheduling", "policy"), [("batch", os.SCHED_BATCH), ("normal", os.SCHED_OTHER)])
+async def test_a_node_is_scheduled_as_the_settings_say(tmp_path, scheduling, policy):
+    """All its threads are: nodes on shared cores do not interrupt each other, unless asked to."""
+    async with running(tmp_path, count=1, settings={"node": {"scheduling": f'"{scheduling}"'}}) as cluster:
+        threads = threads_of(cluster["n1"].process.pid)
+        assert len(threads) > 1
+        assert {os.sched_getscheduler(thread) for thread in threads} == {policy}
