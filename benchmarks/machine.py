@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -57,7 +58,9 @@ def _filesystem(directory: str) -> str:
 
 async def describe() -> Machine:
     """Return this machine; the filesystem is that of temporary files, where clusters have their data."""
-    versions = {"replicad": __version__, "Python": platform.python_version()}
+    # A distribution builds its interpreter with profile-guided optimisation; one from elsewhere is often slower.
+    builder = "the system's" if Path(sys.base_prefix) == Path("/usr") else "not the system's"
+    versions = {"replicad": __version__, "Python": f"{platform.python_version()} ({builder})"}
     for name, command in ASKED.items():
         versions[name] = await _version(command)
     kibibytes = _first("/proc/meminfo", "MemTotal").partition(" ")[0]
