@@ -222,8 +222,13 @@ class MessageLog:
         A bound is needed: a node that appends as fast as this takes would never see anything written.
         """
         size = 0
+        wait = None
+        if self._full:
+            wait = self._retry_seconds
+        elif self._pending:
+            wait = 0  # there was no room for them, and meanwhile there is
         try:
-            item = self._queue.get(timeout=self._retry_seconds if self._full else None)
+            item = self._queue.get(timeout=wait)
             while True:
                 match item:
                     case _Append():

@@ -5,6 +5,7 @@ import errno
 import subprocess
 import sys
 import threading
+import traceback
 
 import pytest
 
@@ -28,12 +29,15 @@ class Disk(DiskOperations):
         self.fail_write = False
         self.short_writes = False
         self.full = False
+        self.full_until_asked_by = ""
         self.gate = threading.Event()
         self.gate.set()
         self.calls = []
 
     def allocate(self, descriptor, size):
         if self.full:
+            callers = {frame.name for frame in traceback.extract_stack()}
+            self.full = self.full_until_asked_by not in callers
             raise OSError(errno.ENOSPC, "No space left on device")
         super().allocate(descriptor, size)
 
@@ -278,6 +282,22 @@ async def test_a_full_disk_is_reported_early_keeps_its_promises_and_recovers(tmp
     assert node.failures == []
     node.log.close()
     assert len(recovered(tmp_path).states["g"].entries) == held
+
+
+async def test_space_that_comes_between_two_tries_is_used_at_once(tmp_path):
+    """Records that found no room are written when the next try, made for a later segment only, finds some."""
+    node = Node(tmp_path)
+    ticket = 1
+    await node.flush(ticket, entry(ticket, LARGE))
+    node.disk.full = True
+    while not node.full:
+        ticket += 1
+        await node.flush(ticket, entry(ticket, LARGE))
+    node.disk.full_until_asked_by = "_make_room"
+    node.log.append([("g", entry(ticket + number, LARGE)) for number in (1, 2)], ticket + 2)
+    await node.until(lambda: node.durable[-1] == ticket + 2)
+    assert node.full[-1] is False
+    node.log.close()
 
 
 async def test_the_space_kept_for_promises_is_not_given_to_entries(tmp_path):
