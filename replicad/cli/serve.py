@@ -41,8 +41,11 @@ FORWARD_SPARE_SECONDS = 3.0
 GRACE_SECONDS = 5.0
 """How long requests in flight may take to finish when the node stops."""
 
-YOUNG_OBJECTS = 100_000
-"""Collections of young objects are rare: request handling makes no cycles, and each full look costs milliseconds."""
+YOUNG_OBJECTS, YOUNG_COLLECTIONS = 100_000, 50
+"""Collections are rare: serving makes few cycles, and each look at everything costs milliseconds."""
+
+COLLECT_SECONDS = 1.0
+"""Young objects are looked at so often, however few: an error and its traceback may hold a large request in a cycle."""
 
 
 def serve(settings: Settings) -> int:
@@ -82,6 +85,11 @@ def serve(settings: Settings) -> int:
     return 0
 
 
+def _collect(loop: asyncio.AbstractEventLoop) -> None:
+    gc.collect(0)
+    loop.call_later(COLLECT_SECONDS, _collect, loop)
+
+
 async def _run(settings: Settings, pid_file: Path) -> str:
     runtime = NodeRuntime(settings)
     http_connections, native_connections = connections_max(settings)
@@ -117,7 +125,8 @@ async def _run(settings: Settings, pid_file: Path) -> str:
         gc.collect()
         gc.freeze()
         gc.enable()
-        gc.set_threshold(YOUNG_OBJECTS, 50, 100)
+        gc.set_threshold(YOUNG_OBJECTS, YOUNG_COLLECTIONS, 100)
+        _collect(loop)
         outcome = await runtime.run()
         if outcome == FAILED:
             return outcome

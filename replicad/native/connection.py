@@ -193,7 +193,7 @@ class Connection(asyncio.Protocol):
             self.refuse(0, wire.native_error(wire.BAD_VERSION, sentence), end=True)
             return
         cluster = about.get("cluster", "")
-        if cluster not in {"", self.server.runtime.cluster}:
+        if cluster not in ("", self.server.runtime.cluster):
             sentence = f"this is a node of the cluster {self.server.runtime.cluster!r}, not of {str(cluster)[:64]!r}"
             self.refuse(0, wire.native_error(wire.WRONG_CLUSTER, sentence), end=True)
             return
@@ -307,7 +307,7 @@ class Connection(asyncio.Protocol):
                 if room < 0:
                     raise RequestError("overloaded", FULL_ANSWER)  # noqa: TRY301 - beside the other refusals
             except RequestError as error:
-                results[position] = error
+                results[position] = error.with_traceback(None)  # see Frame.fail
                 self.server.counts.failed(error)
                 continue
             entry = group.read(key)

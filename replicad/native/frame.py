@@ -65,6 +65,7 @@ class Frame:
 
     def fail(self, positions: list[int], error: RequestError) -> None:
         """Give all operations at these positions the same error."""
+        error = error.with_traceback(None)  # it holds frames of the interpreter that hold this one: a cycle
         for position in positions:
             self.results[position] = error
             self.connection.server.counts.failed(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from replicad.core.model.errors import RequestError
@@ -23,10 +22,11 @@ class Reads:
         self.group = group
         self._probes: dict[int, asyncio.Future[int]] = {}
         self._next_probe: dict[bool, asyncio.Future[int]] = {}
-        self._applied_waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._applied_waiters: dict[int, tuple[int, asyncio.Future[None]]] = {}
+        """Those who wait for a slot, by a number of their own: they leave in any order."""
         self._index_waiters: dict[int, tuple[int, asyncio.Future[None]]] = {}
-        """Those who wait for an index, by a number of their own: they leave in any order."""
-        self._index_waiter = 0
+        """Those who wait for an index, likewise."""
+        self._waiter = 0
 
     def ready(self) -> bool:
         """Return whether a linearizable read may be served right now (R1, L4: the clock is read here)."""
@@ -47,9 +47,14 @@ class Reads:
             slot = await self._probe(consistent=consistent)
         if self.group.executor.machine.applied_slot < slot:
             future: asyncio.Future[None] = self.group.loop.create_future()
-            self._applied_waiters.append((slot, future))
+            self._waiter = number = self._waiter + 1
+            self._applied_waiters[number] = (slot, future)
             self.group.deadlines.add(now_us(), future.done, lambda: future.set_exception(RequestError("timeout")))
-            await future
+            try:
+                await future
+            finally:
+                del self._applied_waiters[number]
+                del future  # see reach
         self.check_readable()
 
     async def reach(self, index: int) -> None:
@@ -61,13 +66,15 @@ class Reads:
                 sentence = f"{INDEX_WAITERS_MAX} requests wait for this replica to catch up already; nothing was done"
                 raise RequestError("overloaded", sentence)
             future: asyncio.Future[None] = group.loop.create_future()
-            self._index_waiter = number = self._index_waiter + 1
+            self._waiter = number = self._waiter + 1
             self._index_waiters[number] = (index, future)
             group.deadlines.add(now_us(), future.done, lambda: future.set_exception(self._behind(index)))
             try:
                 await future
             finally:
                 del self._index_waiters[number]
+                # An error that it holds would hold this frame, and that the request with its body: a cycle.
+                del future
         self.check_readable()
 
     def _behind(self, index: int) -> RequestError:
@@ -91,7 +98,10 @@ class Reads:
             future = self.group.loop.create_future()
             self._next_probe[consistent] = future
             self.group.loop.call_soon(self._send_probe, consistent)
-        return await asyncio.shield(future)
+        try:
+            return await asyncio.shield(future)
+        finally:
+            del future  # see reach
 
     def _send_probe(self, consistent: bool) -> None:
         future = self._next_probe.pop(consistent)
@@ -123,20 +133,15 @@ class Reads:
             for target, future in self._index_waiters.values():
                 if target <= index and not future.done():
                     future.set_result(None)
-        if not self._applied_waiters:
-            return
-        applied = self.group.executor.machine.applied_slot
-        keep: deque[tuple[int, asyncio.Future[None]]] = deque()
-        for slot, future in self._applied_waiters:
-            if slot > applied and not future.done():
-                keep.append((slot, future))
-            elif not future.done():
-                future.set_result(None)
-        self._applied_waiters = keep
+        if self._applied_waiters:
+            applied = self.group.executor.machine.applied_slot
+            for slot, future in self._applied_waiters.values():
+                if slot <= applied and not future.done():
+                    future.set_result(None)
 
     def close(self, why: str) -> None:
         """Fail whoever still waits."""
-        pending: list[asyncio.Future[Any]] = [future for _, future in self._applied_waiters]
+        pending: list[asyncio.Future[Any]] = [future for _, future in self._applied_waiters.values()]
         pending += [future for _, future in self._index_waiters.values()]
         for future in (*pending, *self._probes.values(), *self._next_probe.values()):
             if not future.done():

@@ -358,7 +358,7 @@ class NodeRuntime:
         group = self.groups.get(name)
         if group is None:
             raise RequestError(
-                "not_found", f"there is no group {name!r}; there is: {', '.join(self.directory.names())}"
+                "not_found", f"there is no group {name[:64]!r}; there is: {', '.join(self.directory.names())}"
             )
         return group
 

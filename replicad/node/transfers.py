@@ -27,8 +27,8 @@ FULL_RETRY_SECONDS = 1.0
 
 CHECKPOINT_SECONDS = 60.0
 """How long a request for a checkpoint waits for it."""
-
-
+LOOK_SECONDS = 0.5
+"""After so long it is looked whether another coordinator must be asked."""
 OBSOLETE_SECONDS = 0.5
 """How often it is looked whether a checkpoint that is being written can still be committed."""
 
@@ -48,11 +48,16 @@ class Transfers:
             raise RequestError("no_coordinator")
         future: asyncio.Future[dict[str, object]] = self.group.loop.create_future()
         self._waiting.append(future)
-        self.group.perform(self.group.replica.request_checkpoint(now_us()))
-        try:
-            return await asyncio.wait_for(future, 60)
-        except TimeoutError:
-            raise RequestError("unknown_outcome", "no checkpoint was committed within 60 s") from None
+        asked = (0, "")
+        for _ in range(int(CHECKPOINT_SECONDS / LOOK_SECONDS)):
+            office = (self.group.replica.epoch, self.group.replica.coordinator)
+            if office[1] and office != asked:  # a new coordinator does not know what the last one was asked for
+                asked = office
+                self.group.perform(self.group.replica.request_checkpoint(now_us()))
+            await asyncio.wait([future], timeout=LOOK_SECONDS)
+            if future.done():
+                return future.result()
+        raise RequestError("unknown_outcome", f"no checkpoint was committed within {CHECKPOINT_SECONDS:.0f} s")
 
     async def take(self, slot: int) -> None:
         """Pin the state at the marker, let the executor go on, and report what was written."""

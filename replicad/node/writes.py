@@ -32,6 +32,9 @@ Done = Callable[[Any, "Result | RequestError"], None]
 
 DURABLE = Result(1, 0)
 
+WAITING_BYTES_MAX = 64 * 1024 * 1024
+"""Of the values of all writes that wait for their result: a coordinator that lags must not fill this node's memory."""
+
 
 class Writes:
     """Writers of one group that wait for their result."""
@@ -40,10 +43,12 @@ class Writes:
         self.group = group
         self._boot = group.replica.state.boot
         self._number = 0
-        self._own: dict[bytes, tuple[Done, Any]] = {}
+        self._own: dict[bytes, tuple[Done, Any, int]] = {}
+        """By request id: whom to tell, and the bytes of the value."""
         self._shared: dict[bytes, list[tuple[Done, Any, Content]]] = {}
         """By idempotency key: several requests, here and through other nodes, may carry the same one."""
         self._batch: list[tuple[bytes, bytes, int]] = []
+        self._bytes = 0
         self._limit = group.node.settings.process.requests_max
         self._sample = b""
         self._sampled_at = 0
@@ -60,10 +65,14 @@ class Writes:
             self.group.loop.call_soon(self._submit_batch)
         if len(self._own) + len(self._shared) >= self._limit:
             raise RequestError("overloaded", "too many writes are waiting at this node; nothing was done")
+        size = len(content[2])
+        if self._bytes and self._bytes + size > WAITING_BYTES_MAX:
+            raise RequestError("overloaded", f"writes of {self._bytes} bytes wait at this node; nothing was done")
+        self._bytes += size
         if idempotency is None:
             self._number += 1
             request_id = make_request_id(self._boot, self._number)
-            self._own[request_id] = (done, token)
+            self._own[request_id] = (done, token, size)
         else:
             request_id = idempotency
             ack = ACK_ALL  # only the request table knows what the key was used for, so its answer is awaited
@@ -81,6 +90,7 @@ class Writes:
             others = [other for other in self._shared[request_id] if other is not waiter]
             if others:
                 self._shared[request_id] = others
+                self._bytes -= len(waiter[2][2])
             waiter[0](waiter[1], self._expired(request_id, sent=bool(others)))
 
         self.group.deadlines.add(now_us(), settled, expire)
@@ -119,6 +129,7 @@ class Writes:
             for request_id in request_ids:
                 waiter = own.pop(request_id, None)
                 if waiter is not None:
+                    self._bytes -= waiter[2]
                     waiter[0](waiter[1], self._expired(request_id))
 
         self.group.deadlines.add(now, lambda: own.keys().isdisjoint(request_ids), expire)
@@ -134,6 +145,7 @@ class Writes:
                 self._seconds.observe((now_us() - self._sampled_at) / 1e6)
             waiter = own.pop(request_id, None)
             if waiter is not None:
+                self._bytes -= waiter[2]
                 waiter[0](waiter[1], result)
             elif request_id in self._shared:
                 self._settle_shared(request_id)
@@ -142,6 +154,7 @@ class Writes:
         """Tell everyone who used this idempotency key what *their* content was worth."""
         machine = self.group.executor.machine
         for done, token, content in self._shared.pop(request_id):
+            self._bytes -= len(content[2])
             result = machine.recall(request_id, *content)
             if result is None:
                 done(token, RequestError("unknown_outcome"))
@@ -162,16 +175,19 @@ class Writes:
             done(token, error)
 
     def _take(self, request_id: bytes) -> list[tuple[Done, Any]]:
-        waiting = [(done, token) for done, token, _ in self._shared.pop(request_id, ())]
+        shared = self._shared.pop(request_id, ())
+        self._bytes -= sum(len(content[2]) for _, _, content in shared)
+        waiting = [(done, token) for done, token, _ in shared]
         own = self._own.pop(request_id, None)
         if own is not None:
-            waiting.append(own)
+            self._bytes -= own[2]
+            waiting.append(own[:2])
         return waiting
 
     def _expired(self, request_id: bytes, *, sent: bool = False) -> RequestError:
         """Return the error of an operation whose time is over; ``sent``: somebody else still waits for it."""
         if not sent:
-            self._shared.pop(request_id, None)
+            self._bytes -= sum(len(content[2]) for _, _, content in self._shared.pop(request_id, ()))
             sent = self.group.replica.abandon(request_id)
         if sent:
             return RequestError("unknown_outcome")

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import struct
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from replicad.core.model.errors import RequestError
 from replicad.core.model.operations import ACK_ALL, ACK_MAJORITY, Result
+from replicad.native.frame import Frame
 from replicad.native.server import NativeServer
 from tests.native.fake import held_done
 from tests.native.raw import ANSWER, CLOSING, CLUSTER, DELETE, FAILED, GET, HELLO, PUT, REQUEST, Raw, framed, until
@@ -281,6 +283,29 @@ async def test_a_session_is_waited_for(raw, node):
     node.default.reach_error = RequestError("behind")
     assert [result[0] for result in await raw.results([PUT, b"k", b"1"], [GET, b"k"], options=seen)] == ["behind"] * 2
     assert node.default.index == 1
+
+
+@pytest.mark.parametrize("operation", [[GET, b""], [PUT, b"", b"1"], [PUT, b"k"], [PUT, b"k", b"1"]])
+async def test_operations_that_fail_leave_no_cycle(raw, node, operation):
+    """An error that was raised holds the frame it is kept in, and that the operations; it must let go of it."""
+    options = {"seen": ["default", 9]} if operation == [PUT, b"k", b"1"] else {}
+    node.default.reach_error = RequestError("behind")
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            (result,) = await raw.results(operation, options=options)
+            assert result[0] in {"bad_request", "behind"}
+        assert not [each for each in gc.get_objects() if type(each) is Frame]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("cluster", [{}, [], 5, {"a": 1}])
+async def test_a_hello_with_a_cluster_that_is_no_name(server, cluster):
+    async with Raw(server.port, hello=False) as raw:
+        raw.send([HELLO, "replicad", 1, 1, {"cluster": cluster}])
+        assert (await raw.receive())[2][0] == "wrong_cluster"
 
 
 async def test_a_bug_in_a_read_costs_its_connection_and_is_reported(node, server):

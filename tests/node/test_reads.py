@@ -1,6 +1,8 @@
 """Readers that wait until their replica has applied an index."""
 
 import asyncio
+import gc
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -102,3 +104,42 @@ async def test_a_node_that_stops_keeps_nobody_waiting(group):
     group.reads.close("the group was closed here")
     with pytest.raises(RequestError, match="the group was closed here"):
         await task
+
+
+class Body:
+    """A large request."""
+
+
+async def fails_with_a_body(wait, gone):
+    """Wait with a request in hand; note when it goes."""
+    body = Body()
+    weakref.finalize(body, gone.append, 1)
+    await wait
+
+
+@pytest.mark.parametrize("kind", ["index", "slot", "probe"])
+async def test_a_read_that_fails_leaves_no_cycle(group, kind):
+    """Its error holds the frames that the request is in, and must not be held by one of them."""
+    group.replica.read_slot = lambda _now: None if kind == "probe" else 9
+    group.replica.probe = lambda _consistent, _now: (1, None)
+    group.replica.coordinator = ""
+    group.replica.contact = SimpleNamespace(forget_probe=lambda _number: None)
+    group.forsaken = lambda: False
+    group.perform = lambda _effects: None
+    gone = []
+    gc.disable()
+    try:
+        for _ in range(3):
+            wait = group.reads.reach(9) if kind == "index" else group.reads.barrier(consistent=False)
+            task = asyncio.create_task(fails_with_a_body(wait, gone))
+            del wait
+            for _ in range(3):
+                await asyncio.sleep(0)
+            group.run_out()
+            with pytest.raises(RequestError):
+                await task
+            del task
+        await asyncio.sleep(0)
+        assert len(gone) == 3
+    finally:
+        gc.enable()

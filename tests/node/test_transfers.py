@@ -40,6 +40,7 @@ class Group:
 
     def __init__(self):
         self.id, self.name = "g1", "default"
+        self.loop = asyncio.get_running_loop()
         self.is_obsolete = False
         self.epoch = 3
         self.reported = []
@@ -50,6 +51,8 @@ class Group:
         self.node = SimpleNamespace(checkpointer=self.checkpointer, metrics=SimpleNamespace(checkpoints=outcomes))
         self.replica = SimpleNamespace(
             epoch=self.epoch,
+            coordinator="n1",
+            request_checkpoint=lambda _: (self.replica.epoch, self.replica.coordinator),
             checkpoints=SimpleNamespace(obsolete=lambda slot, epoch: self.is_obsolete and (slot, epoch) == (5, 3)),
             checkpoint_written=lambda slot, digest, now: (slot, digest),
         )
@@ -70,8 +73,9 @@ class Group:
 
 
 @pytest.fixture
-def group(monkeypatch):
+async def group(monkeypatch):
     monkeypatch.setattr(transfers, "OBSOLETE_SECONDS", 0.001)
+    monkeypatch.setattr(transfers, "LOOK_SECONDS", 0.001)
     return Group()
 
 
@@ -125,3 +129,16 @@ async def test_a_group_that_closes_writes_nothing_more(group):
     Transfers(group).close("the group was closed here")
     await taking
     assert group.checkpointer.why == "the group was closed here"
+
+
+async def test_a_new_coordinator_is_asked_for_the_checkpoint_again(group):
+    """The last one took with it what it had been asked for; while there is none, nobody is asked."""
+    moved = Transfers(group)
+    asking = asyncio.create_task(moved.checkpoint())
+    for epoch, coordinator in ((4, ""), (4, "n2"), (4, "n2")):
+        await asyncio.sleep(0.02)
+        group.replica.epoch, group.replica.coordinator = epoch, coordinator
+    await asyncio.sleep(0.02)
+    assert group.reported == [(3, "n1"), (4, "n2")]
+    moved._waiting[0].set_result({"slot": 7})
+    assert await asking == {"slot": 7}
