@@ -18,6 +18,7 @@ import uvloop
 from rich.console import Console
 
 from benchmarks import plot, throughput
+from benchmarks.arguments import TargetError, positive, prepare
 from benchmarks.clusters.base import NotAcknowledgedError
 from benchmarks.clusters.processes import MissingProgramsError, ServerError, require
 from benchmarks.context import Context
@@ -50,7 +51,7 @@ own native client, in interleaved rounds. Prints the ratios of replicad to the o
 the smallest and the largest. Nothing else should run meanwhile.
 """
 EPILOG = """\
-Without options: the rows of the table, 15 to 25 minutes. --quick: fewer and shorter rounds, and of the events failover
+Without options: the rows of the table, about 20 minutes. --quick: fewer and shorter rounds, and of the events failover
 only; under 3 minutes. --full: all workloads and events, far more (about {minutes} with 5 rounds for the
 workloads alone).
 Exit code: 0, or 1 if something could not be measured, or 2 if nothing could begin.
@@ -77,9 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} short rounds, a part of the table")
     size.add_argument("--full", action="store_true", help="all workloads")
     parser.add_argument("--only", metavar="NAME,…", default="", help="measure these only")
-    parser.add_argument("--rounds", type=_positive, help=f"default: {DEFAULT_ROUNDS}; with --quick {QUICK_ROUNDS}")
+    parser.add_argument("--rounds", type=positive, help=f"default: {DEFAULT_ROUNDS}; with --quick {QUICK_ROUNDS}")
     parser.add_argument(
-        "--seconds", type=_positive, help=f"of one load; default: {DEFAULT_SECONDS}; with --quick {QUICK_SECONDS}"
+        "--seconds", type=positive, help=f"of one load; default: {DEFAULT_SECONDS}; with --quick {QUICK_SECONDS}"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here, too")
     parser.add_argument(
@@ -90,12 +91,6 @@ def _parser() -> argparse.ArgumentParser:
         help="directory for results.json, report.md, ratios.svg and rates.svg (default: %(default)s)",
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000")
-    return int(text)
 
 
 def _first(error: BaseException) -> BaseException:
@@ -128,7 +123,6 @@ async def _measure(ctx: Context, selection: Selection) -> list[Measurement]:
 
 
 def _write(run: Run, output: Path, json_file: Path | None) -> None:
-    output.mkdir(parents=True, exist_ok=True)
     for file in (output / "results.json", json_file):
         if file is not None:
             file.write_text(to_json(run), encoding="utf-8")
@@ -146,7 +140,8 @@ def main() -> None:
     try:
         selection = select(only, full=options.full, quick=options.quick)
         require(selection.programs())
-    except (UnknownNamesError, MissingProgramsError) as error:
+        prepare(options.output, *([options.json] if options.json is not None else []))
+    except (UnknownNamesError, MissingProgramsError, TargetError) as error:
         sys.stderr.write(f"Error: {error}\n")
         sys.exit(2)
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else DEFAULT_ROUNDS)

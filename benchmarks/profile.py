@@ -19,6 +19,7 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
+from benchmarks.arguments import TargetError, positive, prepare
 from benchmarks.clusters.processes import MissingProgramsError, require
 from benchmarks.clusters.replicad import ReplicadCluster
 from benchmarks.generators.wrk import REPLICAD, wrk
@@ -73,7 +74,6 @@ async def sample(pid: int, seconds: int, kind: str, target: Path) -> None:
 async def measure(options: argparse.Namespace) -> dict[str, list[tuple[str, float]]]:
     """Return what one write costs at the coordinator and at a follower; the flame graphs go to ``options.output``."""
     found = {}
-    options.output.mkdir(parents=True, exist_ok=True)
     async with ReplicadCluster(3, protocol=options.protocol) as cluster:
         coordinator = await cluster.coordinator()
         roles = {"coordinator": coordinator, "follower": (coordinator + 1) % 3}
@@ -107,14 +107,15 @@ async def measure(options: argparse.Namespace) -> dict[str, list[tuple[str, floa
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=int, default=8, help="how long each role is watched, twice (default: 8)")
-    parser.add_argument("--connections", type=int, default=64, help="of wrk (default: 64)")
+    parser.add_argument("--seconds", type=positive, default=8, help="how long each role is watched, twice (default: 8)")
+    parser.add_argument("--connections", type=positive, default=64, help="of wrk (default: 64)")
     parser.add_argument("--protocol", choices=("remote-write", "active"), default="remote-write")
     parser.add_argument("--output", type=Path, default=Path("data/bench"), help="directory (default: data/bench)")
     options = parser.parse_args()
     try:
         require(("wrk",))
-    except MissingProgramsError as error:
+        prepare(options.output)
+    except (MissingProgramsError, TargetError) as error:
         NOTES.print(str(error), markup=False)
         return 2
     found = uvloop.run(measure(options))

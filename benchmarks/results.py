@@ -81,12 +81,19 @@ def from_json(text: str, where: str) -> Run:
             **found
             | {
                 "machine": Machine(**found["machine"]),
-                "measurements": tuple(Measurement(**each) for each in found["measurements"]),
+                "measurements": tuple(_measurement(each) for each in found["measurements"]),
                 "failures": tuple(found["failures"]),
             }
         )
     except (KeyError, TypeError) as error:
         raise ResultsError(f"{where} is not a whole result: {error}") from None
+
+
+def _measurement(fields: Mapping[str, Any]) -> Measurement:
+    found = Measurement(**fields)
+    if type(found.value) not in {int, float} or type(found.extra) is not dict:
+        raise TypeError(f"{found.row} of {found.contender} has no number as its value, or no object as its extra")
+    return found
 
 
 def read(file: Path) -> Run:

@@ -28,7 +28,7 @@ class Figure:
         return {
             each.round: float(each.extra[self.extra] if self.extra else each.value)
             for each in measurements
-            if (each.row, each.contender) == (self.row, self.contender)
+            if (each.row, each.contender) == (self.row, self.contender) and (not self.extra or self.extra in each.extra)
         }
 
 
