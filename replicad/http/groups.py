@@ -263,7 +263,10 @@ class Groups:
 
     async def list_members(self, asked: Asked) -> object:
         """GET /v1/replicad/groups/NAME/members."""
-        return self._open(asked.name).status()["members"]
+        members = self._open(asked.name).status()["members"]
+        if not members:  # every group has some: an empty list would be a wrong answer
+            raise RequestError("not_ready", f"this node has not heard yet who the members of {asked.name!r} are")
+        return members
 
     def _open(self, name: str, timeout_s: float = 0.0) -> GroupRuntime:
         """Return a group of this node; others are asked for it otherwise (ElsewhereError)."""

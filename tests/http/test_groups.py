@@ -26,6 +26,17 @@ async def test_changes_of_members_reach_the_node(client, node):
     ]
 
 
+async def test_a_node_that_knows_no_members_says_so(client, node):
+    """It has not heard of them yet; an empty list would be taken for an answer."""
+    members = []
+    node.default.status = lambda: {"members": members}
+    answer = await client.ask("GET", MEMBERS)
+    assert (answer.status, "has not heard yet who the members" in answer.text) == (503, True)
+    members.append({"node": "n1", "state": "coordinator"})
+    answer = await client.ask("GET", MEMBERS)
+    assert (answer.status, answer.json) == (200, members)
+
+
 async def test_nodes_are_added_with_both_addresses(client, node):
     """PUT of a node passes both addresses on."""
     answer = await client.ask("PUT", "/v1/replicad/nodes/n4", {}, b'{"peer": "h:9001", "http": "h:8001"}')

@@ -192,6 +192,8 @@ async def test_voters_that_the_settings_name_stay(tmp_path):
             return (await cluster["n3"].client.get("/v1/kv/voters?ns=_meta&raw&stale")).body == b'{"fixed": true}'
 
         await until("a mirror knows that the voters are fixed", fixed)
+        # Another one may not have heard of any voter yet, and says so.
+        await until("so does another one", lambda: ask_if(cluster["n1"], "GET", META_MEMBERS))
         assert list(await voters(cluster["n1"])) == ["n2"]
     finally:
         cluster.close()
