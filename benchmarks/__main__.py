@@ -52,7 +52,7 @@ the smallest and the largest. Nothing else should run meanwhile.
 """
 EPILOG = """\
 Without options: the rows of the table, about 20 minutes. --quick: fewer and shorter rounds, and of the events failover
-only; under 3 minutes. --full: all workloads and events, far more (about {minutes} with 5 rounds for the
+only; under 3 minutes. --full: all workloads and events, far more (about {minutes} minutes with 5 rounds for the
 workloads alone).
 Exit code: 0, or 1 if something could not be measured, or 2 if nothing could begin.
 Names for --only: throughput (all its workloads), or any of these.

@@ -124,9 +124,8 @@ class Connection(asyncio.Protocol):
         if self.in_flight + count > self.about["in_flight"]:
             raise DefiniteError("overloaded", f"{self.in_flight} operations are under way on this connection", 10)
         number = self._number + 1
-        frame = pack(
-            (REQUEST, number, group, options, operations)
-        )  # first of all: it raises if a field is no such thing
+        # Before anything is noted: it raises if a field is nothing that a frame can carry.
+        frame = pack((REQUEST, number, group, options, operations))
         self._number = number
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting[number] = (future, count)

@@ -1,8 +1,8 @@
 """What a store has committed and not yet written to its LMDB databases: a layer of changes above them.
 
 The truth after a crash is the message log, which holds every applied slot above what the databases hold. So a store may
-keep the newest changes in memory and write thousands of them, in key order, in one LMDB transaction: it is cheaper by
-far than a transaction per run of slots, and a key that is overwritten often is written once.
+keep the newest changes in memory and write hundreds or thousands of them, in key order, in one LMDB transaction: it is
+cheaper by far than a transaction per run of slots, and a key that is overwritten often is written once.
 """
 
 from __future__ import annotations

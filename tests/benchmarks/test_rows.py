@@ -56,6 +56,7 @@ def test_the_best_of_several_is_that_of_each_round():
 def test_a_figure_beside_the_value():
     measurements = [Measurement("put", "us", 0, 1000.0, "1/s", {"median_us": 250})]
     assert Figure("put", "us", "median_us").of(measurements) == {0: 250.0}
+    assert Figure("put", "us", "p99_us").of(measurements) == {}
 
 
 def test_rows_of_the_table_ask_for_workloads_that_their_contenders_have():
