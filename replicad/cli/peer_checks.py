@@ -18,12 +18,11 @@ from replicad.cli import locks
 from replicad.cli.findings import Findings
 from replicad.cli.nodes import Address as HttpAddress
 from replicad.cli.nodes import Answer, UnreachedError, ask
+from replicad.core.model.limits import PEER_VERSION_MAX, PEER_VERSION_MIN
 from replicad.node.framing import HANDSHAKE_BYTES_MAX, FrameBuffer, FrameError, frame_bytes
 from replicad.node.handshake import (
     CONTROL,
     NONCE_BYTES,
-    VERSION_MAX,
-    VERSION_MIN,
     Hello,
     RefusedError,
     compare,
@@ -136,8 +135,8 @@ def greet(settings: Settings, peer: str, address: Address) -> Hello:
         disk="doctor",
         checksum=settings.limits.checksum(),
         channel=CONTROL,
-        version_min=VERSION_MIN,
-        version_max=VERSION_MAX,
+        version_min=PEER_VERSION_MIN,
+        version_max=PEER_VERSION_MAX,
         secured=bool(settings.secret),
         nonce=secrets.token_bytes(NONCE_BYTES),
     )

@@ -23,6 +23,7 @@ from replicad.core.kv.entries import decode_entry, encode_entry, make_entry
 from replicad.core.kv.machine import Machine, read_state, write_state
 from replicad.core.kv.memory_store import MemoryStore
 from replicad.core.model.errors import DamageError
+from replicad.core.model.limits import PEER_VERSION_MAX
 from replicad.lab.checks import Violation
 from replicad.lab.disk import VirtualDisk
 from replicad.lab.simulated_process import TICK_US, SimulatedProcess
@@ -136,6 +137,8 @@ class SimulatedNode:
             protocol=swarm.protocol,
             neighbours=self.simulator.names,
         )
+        for peer in self.peers:
+            replica.on_peer(peer, PEER_VERSION_MAX)
         self._rebooted = False
         self.files.forget_pins()
         self.process = SimulatedProcess(self, replica, machine, log, boot)

@@ -25,10 +25,6 @@ import msgpack
 
 from replicad.node.framing import FrameError, unpack
 
-VERSION_MIN = 1
-VERSION_MAX = 1
-"""Versions of the peer protocol that this release speaks: its own and the one before it."""
-
 CONTROL = "control"
 BULK = "bulk"
 CHANNELS = (CONTROL, BULK)

@@ -159,6 +159,8 @@ class NodeRuntime:
             protocol=definition.protocol,
             neighbours=tuple(self.settings.peers),
         )
+        for peer in self.transport.peers():
+            replica.on_peer(peer, self.transport.version(peer))
         executor = Executor(opened.machine, limits.digest_slots)
         log = self.log.bind(group=name)
         group = GroupRuntime(self, definition, replica, executor, opened.store, opened.files, log)
@@ -195,6 +197,8 @@ class NodeRuntime:
     def _on_link(self, peer: str, up: bool) -> None:
         self.log.info("link_up" if up else "link_down", peer=peer)
         if up:
+            for group in self.groups.values():
+                group.replica.on_peer(peer, self.transport.version(peer))
             self.directory.wake()
 
     def _tick(self) -> None:

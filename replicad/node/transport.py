@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from replicad.core.model.limits import PEER_VERSION_MAX, PEER_VERSION_MIN
 from replicad.core.model.messages import BULK, Message
-from replicad.node import handshake
 from replicad.node.framing import ITEM_BYTES_MAX, pack_item
 from replicad.node.handshake import BULK as BULK_CHANNEL
 from replicad.node.handshake import CHANNELS, CONTROL, Hello, RefusedError, Terms
@@ -75,6 +75,7 @@ class _Peer:
     dialers: list[asyncio.Task[None]] = field(default_factory=list)
     stats: PeerStats = field(default_factory=PeerStats)
     up: bool = False
+    version: int = PEER_VERSION_MIN  # agreed with the newest link
     here: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the peer has opened a link to this node: it is worth dialing at once."""
 
@@ -101,7 +102,7 @@ class Transport:
         secret: bytes = b"",
         queue_bytes: int = 4 * MIB,
         bulk_queue_bytes: int = 64 * MIB,
-        versions: tuple[int, int] = (handshake.VERSION_MIN, handshake.VERSION_MAX),
+        versions: tuple[int, int] = (PEER_VERSION_MIN, PEER_VERSION_MAX),
     ) -> None:
         hello = Hello(cluster, node, "", disk_id, limits_checksum, "", *versions, secured=bool(secret), nonce=b"")
         self.node = node
@@ -217,11 +218,18 @@ class Transport:
     def send(self, peer: str, group: str, message: Message) -> None:
         """Queue a message for one peer; it leaves at the end of this turn of the loop, or is dropped and counted."""
         known = self._peers.get(peer)
-        if known is not None:  # a member that the settings do not name is reported at the start
-            self._enqueue(known, pack_item(group, message), type(message) in _BULK_KINDS)
+        if known is None:
+            return  # a member that the settings do not name is reported at the start
+        said = message if message.since <= known.version else message.older()
+        if said is not None:
+            self._enqueue(known, pack_item(group, said), type(said) in _BULK_KINDS)
 
     def broadcast(self, peers: Iterable[str], group: str, message: Message) -> None:
         """Queue a message for several peers; it is packed once and the bytes are shared."""
+        if message.since > PEER_VERSION_MIN:
+            for peer in peers:
+                self.send(peer, group, message)
+            return
         item = pack_item(group, message)
         bulk = type(message) in _BULK_KINDS
         for peer in peers:
@@ -256,6 +264,11 @@ class Transport:
         """Return whether both channels to ``peer`` are open."""
         known = self._peers.get(peer)
         return known is not None and known.up
+
+    def version(self, peer: str) -> int:
+        """Return the version of the peer protocol that is spoken with ``peer``, as it was agreed last."""
+        known = self._peers.get(peer)
+        return known.version if known is not None else PEER_VERSION_MIN
 
     def round_trip_us(self, peer: str) -> int:
         """Return the smoothed round trip on the control link in microseconds, 0 before the first measurement."""
@@ -324,6 +337,8 @@ class Transport:
             peer.reasons.pop(channel, None)
             peer.stats.links_opened += 1
             terms = link.terms
+            if terms is not None:
+                peer.version = terms.version
             self._log.info("peer_link_opened", peer=peer.name, channel=channel, version=terms and terms.version)
             link.tick(time.monotonic_ns())
             self._note_up(peer)

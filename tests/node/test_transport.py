@@ -427,7 +427,7 @@ def test_a_shared_secret_lets_peers_in(run):
 REFUSALS = [
     ("another cluster", {"cluster": "d"}, "cluster is 'd' at n2 and 'c' at n1"),
     ("other constants", {"limits_checksum": "q"}, "checksum of the protocol's constants is q at n2 and k at n1"),
-    ("no common version", {"versions": (2, 3)}, "peer protocol versions are 2 to 3 at n2 and 1 to 1 at n1"),
+    ("no common version", {"versions": (3, 4)}, "peer protocol versions are 3 to 4 at n2 and 1 to 2 at n1"),
     ("a secret on one side", {"secret": SECRET}, "cluster.shared_secret_file is set at n2 and not set at n1"),
     ("another name", {"node": "n3"}, "this is node 'n3', not 'n2'"),
 ]
@@ -663,5 +663,25 @@ def test_bad_answers_close_an_outgoing_link(run, log, data, phrase):
             await until(lambda: sum(phrase in said for said in reasons(log, "peer_link_closed")) >= 3)
             assert one.received == []
         server.close()
+
+    run(scenario())
+
+
+def test_an_older_peer_is_told_a_newer_message_in_its_own_words_or_not_at_all(run, monkeypatch):
+    """Only a peer that speaks the version of a message gets it as it is."""
+    monkeypatch.setattr(Accepted, "since", 2)
+    monkeypatch.setattr(
+        Accepted, "older", lambda message: Committed(message.epoch, 1, 7) if message.matched else None, raising=False
+    )
+
+    async def scenario():
+        old, new = Node("n2", versions=(1, 1)), Node("n3")
+        async with cluster(Node("n1"), old, new) as (n1, *_):
+            for number in (0, 7):
+                n1.transport.broadcast(["n2", "n3"], "g", Accepted(5, number, False))
+            await until(lambda: len(new.received) == 2 and old.received)
+            assert [message for *_, message in old.received] == [Committed(5, 1, 7)]
+            assert [message for *_, message in new.received] == [Accepted(5, 0, False), Accepted(5, 7, False)]
+            assert (n1.transport.version("n2"), n1.transport.version("n3")) == (1, 2)
 
     run(scenario())

@@ -324,6 +324,10 @@ class Replica:
         self.catch_up.on_install_failed(slot, emptied=emptied)
         return self._finish()
 
+    def on_peer(self, peer: str, version: int) -> None:
+        """A link to ``peer`` was opened: this version of the peer protocol is spoken with it from now on."""
+        self.state.versions[peer] = version
+
     def set_full(self, full: bool, now: int) -> Effects:
         """The disk is full, or has room again."""
         self.state.now, self.state.full = now, full

@@ -77,6 +77,7 @@ class GroupState:
         self.rebuilding = rebuild  # digests, catch_up: the store is not to be trusted until a transfer replaced it
         self.full = False  # replica: the disk is full
         self.leaving = False  # replica: a hand-over was asked for
+        self.versions: dict[str, int] = {}  # replica: node -> version of the peer protocol that is spoken with it
 
         self.role = Role.UNFORMED  # replica
         self.promised = durable.promised  # promise()
@@ -313,6 +314,14 @@ class GroupState:
     def knows(self, node: str) -> bool:
         """Return whether a node belongs to the group, whatever its disk: it may ask for slots, and forward."""
         return self.configuration.names(node) if self.configuration else node in self.initial_members
+
+    def all_speak(self, version: int) -> bool:
+        """Return whether every other node of the configuration was last heard to speak ``version`` or a later one."""
+        configuration = self.configuration
+        if configuration is None:
+            return False
+        others = (*configuration.nodes(), *configuration.mirrors)
+        return all(self.versions.get(name, 1) >= version for name in others if name != self.node)
 
     def peers(self) -> list[str]:
         """Return the other members' names (before formation: the other initial members)."""

@@ -17,6 +17,12 @@ class Message:
     """Base of all messages."""
 
     number: ClassVar[int]
+    since: ClassVar[int] = 1
+    """The first version of the peer protocol that knows this message."""
+
+    def older(self) -> Message | None:
+        """Return how to say this to a peer that speaks the version before :attr:`since`; None: it is not said."""
+        return None
 
     def invalid(self) -> str | None:
         """Return why this message makes no sense whatever the receiver's state, or None."""
