@@ -74,6 +74,8 @@ class Node:
         self.client = Client(http)
         self._clients: dict[str, Client] = {}
         self.process: subprocess.Popen[bytes] | None = None
+        self.tree: Path | None = None
+        """The source tree of the release that it runs; None: this one."""
 
     @property
     def running(self) -> bool:
@@ -86,9 +88,16 @@ class Node:
         command = (sys.executable, "-m", "replicad.cli.main", "serve")
         arguments = ("--config", str(self.config), "--node", self.name, "--tied-to", str(os.getpid()))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("REPLICAD_")}
+        if self.tree is not None:
+            environment["PYTHONPATH"] = str(self.tree)
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                (*command, *arguments), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+                (*command, *arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                cwd=self.tree,  # before everything else, `-m` looks where it is started
             )
 
     def client_of(self, who: str) -> Client:
@@ -308,10 +317,19 @@ class Cluster:
 
 @asynccontextmanager
 async def running(
-    directory: Path, count: int = 3, settings: dict[str, dict[str, int]] | None = None
+    directory: Path,
+    count: int = 3,
+    settings: dict[str, dict[str, int]] | None = None,
+    *,
+    tree: Path | None = None,
 ) -> AsyncIterator[Cluster]:
-    """Run a cluster that is ready, and end it; a failure shows what the nodes printed last."""
+    """Run a cluster that is ready, and end it; a failure shows what the nodes printed last.
+
+    ``tree``: the source tree of the release that the nodes run; None: this one.
+    """
     cluster = Cluster(directory, count, settings)
+    for node in cluster.nodes.values():
+        node.tree = tree
     try:
         cluster.start()
         await cluster.ready()
