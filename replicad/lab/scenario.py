@@ -267,7 +267,7 @@ class Scenario:
         if patient:
             self._until(lambda: number in process.changes, "answer")
             refusal = process.changes[number]
-            self.stage.note(name, f"answers: {refusal or 'done'}")
+            self.stage.note(name, f"answers: {'done' if refusal is None else refusal.sentence}")
             self.stage.run_for(SETTLE_US)
 
     def _leave(self, words: list[str]) -> None:

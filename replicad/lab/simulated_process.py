@@ -32,6 +32,7 @@ from replicad.lab.contact import Contact
 if TYPE_CHECKING:
     from replicad.core.group.replica import Replica
     from replicad.core.kv.memory_store import MemoryStore
+    from replicad.core.model.refusals import Refusal
     from replicad.lab.simulated_node import SimulatedNode
     from replicad.lab.virtual_log import VirtualLog
 
@@ -66,8 +67,8 @@ class SimulatedProcess:
         self.installing = False
         self.leaving = False
         """It was asked to hand over, and its process is about to end."""
-        self.changes: dict[int, str] = {}
-        """Answered changes: number -> "" or why it was refused."""
+        self.changes: dict[int, Refusal | None] = {}
+        """Answered changes: number -> None or why it was refused."""
         self._fuse: Callable[[], None] | None = None
         self._fuse_left = 0
         self._stopped_at: Iterator[None] | None = None

@@ -9,6 +9,7 @@ from replicad.core.model.errors import RequestError
 from replicad.node.clock import now_us
 
 if TYPE_CHECKING:
+    from replicad.core.model.refusals import Refusal
     from replicad.node.group_runtime import GroupRuntime
 
 CHANGES_MAX = 64
@@ -20,10 +21,10 @@ class Changes:
 
     def __init__(self, group: GroupRuntime) -> None:
         self.group = group
-        self._waiting: dict[int, asyncio.Future[str]] = {}
+        self._waiting: dict[int, asyncio.Future[Refusal | None]] = {}
 
-    async def request(self, kind: str, argument: str, seconds: float) -> str:
-        """Ask the coordinator for one change; return "" when it is done, or a sentence why it was refused.
+    async def request(self, kind: str, argument: str, seconds: float) -> Refusal | None:
+        """Ask the coordinator for one change; return None when it is done, or why it was refused.
 
         Raises RequestError: ``no_coordinator`` and ``overloaded`` (nothing was asked), ``unknown_outcome`` (no answer).
         """
@@ -33,7 +34,7 @@ class Changes:
         if len(self._waiting) >= CHANGES_MAX:
             raise RequestError("overloaded", f"{CHANGES_MAX} changes of group {group.name} wait at this node already")
         number, effects = group.replica.request_change(kind, argument, now_us())
-        future: asyncio.Future[str] = group.loop.create_future()
+        future: asyncio.Future[Refusal | None] = group.loop.create_future()
         self._waiting[number] = future
         group.perform(effects)
         try:
@@ -44,7 +45,7 @@ class Changes:
         finally:
             self._waiting.pop(number, None)
 
-    def on_answer(self, number: int, refusal: str) -> None:
+    def on_answer(self, number: int, refusal: Refusal | None) -> None:
         """The coordinator answered."""
         future = self._waiting.get(number)
         if future is not None and not future.done():

@@ -366,9 +366,9 @@ class Directory:
         wanted += [(REMOVE, name) for name in configuration.mirrors if name in self.removed]
         for kind, name in wanted[:1]:  # one at a time: the next one follows the configuration that this one makes
             refusal = await meta.changes.request(kind, name, CHANGE_SECONDS)
-            if refusal:
-                meta.log.info("change_refused", change=kind, member=name, reason=refusal)
-                raise RequestError("conflict", refusal)
+            if refusal is not None:
+                meta.log.info("change_refused", change=kind, member=name, reason=refusal.sentence)
+                raise RequestError("conflict", refusal.sentence)
             self.wake()
 
     # --- writing ----------------------------------------------------------------------------------------------------

@@ -93,9 +93,9 @@ class Rebalancer:
         pause = PAUSE_US
         try:
             refusal = await group.changes.request(MOVE, target, MOVE_SECONDS)
-            if refusal:
+            if refusal is not None:
                 pause = BACKOFF_US
-            group.log.info("coordinator_moved", to=target, refused=refusal)
+            group.log.info("coordinator_moved", to=target, refused=refusal.sentence if refusal is not None else "")
         except RequestError as error:
             pause = BACKOFF_US
             group.log.info("coordinator_moved", to=target, refused=error.message)

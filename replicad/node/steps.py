@@ -28,11 +28,6 @@ ANSWER_SECONDS = 10.0
 """How long one step waits for the coordinator's answer before it looks at the configuration again."""
 SUCCESSOR_SECONDS = 15.0
 """So long the only voter of ``_meta`` waits for another one (``node/voters.py``) before it may not leave."""
-PASSING = ("ask again", "caught up", "not heard of lately")
-"""Words in the sentences of refusals (``core/group/changes.py``) whose reason passes by itself."""
-FINAL = ("is no voter", "is no mirror", "is the last voter", "is a voter already", "that is the most", "there is no ")
-"""Words in the sentences of refusals that the same request meets again, whatever one waits for."""
-SETTLING = "bring back"
 SETTLING_SECONDS = 3.0
 """So long a majority that seems to be lost may only be a voter that has just been made one."""
 
@@ -153,22 +148,23 @@ class Task:
 
     async def _step(self, kind: str, argument: str, step: str, done: Callable[[], bool], *others: str) -> None:
         """Ask for one change until it is there, with ``others`` in turn; what passes by itself is waited for."""
-        refusal = "the group has no coordinator"
+        heard = "the group has no coordinator"
         begin = time.monotonic()
         arguments = itertools.cycle((argument, *others))
         while not done():
             left = self.end - time.monotonic()
             if left <= 0:
-                raise self._failed(step, "unknown_outcome", f"it did not happen in time (last heard: {refusal})")
+                raise self._failed(step, "unknown_outcome", f"it did not happen in time (last heard: {heard})")
             try:
                 refusal = await self.group.changes.request(kind, next(arguments), min(ANSWER_SECONDS, left))
             except RequestError as error:
-                refusal = error.message
+                heard = error.message
             else:
-                patient = time.monotonic() - begin < SETTLING_SECONDS and SETTLING in refusal
-                if refusal and not patient and not passes(refusal):
-                    final = any(words in refusal for words in FINAL)
-                    raise self._failed(step, "conflict", refusal, final=final)
+                if refusal is not None:
+                    heard = refusal.sentence
+                    patient = refusal.settles and time.monotonic() - begin < SETTLING_SECONDS
+                    if not patient and not refusal.passes:
+                        raise self._failed(step, "conflict", heard, final=refusal.final)
             for _ in range(10):
                 if done():
                     break
@@ -225,8 +221,3 @@ def with_mirror(definition: GroupDefinition, name: str) -> GroupDefinition:
     if name in definition.nodes():
         return definition
     return replace(definition, mirrors=(*definition.mirrors, name))
-
-
-def passes(refusal: str) -> bool:
-    """Return whether the reason of a refusal goes away by itself."""
-    return any(words in refusal for words in PASSING)

@@ -129,12 +129,13 @@ class MetaVoters:
         meta = self.node.groups[META]
         try:
             refusal = await meta.changes.request(kind, name, CHANGE_SECONDS)
+            done, refused = refusal is None, refusal.sentence if refusal is not None else ""
         except RequestError as error:
-            refusal = error.message
+            done, refused = False, error.message
         finally:
             self._changing = False
-        meta.log.info("meta_voters_changed", change=kind, member=name, refused=refusal)
-        if not refusal:
+        meta.log.info("meta_voters_changed", change=kind, member=name, refused=refused)
+        if done:
             self._pause = PAUSE_US
             self._next_look = 0  # an even number is no place to stay
             return

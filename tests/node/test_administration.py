@@ -9,6 +9,7 @@ from replicad.core.group.configuration import Configuration
 from replicad.core.model.errors import RequestError
 from replicad.core.model.limits import Limits
 from replicad.core.model.operations import Result
+from replicad.core.model.refusals import Refusal, RefusalCode
 from replicad.node.administration import Administration
 from replicad.node.clock import now_us
 from replicad.node.deadlines import Deadlines
@@ -51,8 +52,8 @@ def at(name, *connected):
     return Administration(node)
 
 
-def opened(name="orders", voters=("n1", "n2"), mirrors=(), refusal="", coordinator="n1"):
-    """Return a group that refuses every change with a sentence."""
+def opened(name="orders", voters=("n1", "n2"), mirrors=(), refusal=None, coordinator="n1"):
+    """Return a group that refuses every change."""
     configuration = Configuration.initial({node: node for node in voters})
     for mirror in mirrors:
         configuration = configuration.with_mirror(mirror, 1)
@@ -115,20 +116,30 @@ async def test_one_voter_does_not_replace_another():
     assert caught.value.kind.name == "conflict"
 
 
-@pytest.mark.parametrize(
-    ("refusal", "again"),
-    [
-        ("without n2 a majority would be 1 of 1 voters, and only 0 answer: bring back those", True),
-        ("n2 is the last voter: promote another first", False),
-    ],
-)
-async def test_only_what_may_succeed_is_said_to_be_repeated(refusal, again, monkeypatch):
+@pytest.mark.parametrize(("code", "again"), [(RefusalCode.NO_MAJORITY, True), (RefusalCode.LAST_VOTER, False)])
+async def test_only_what_may_succeed_is_said_to_be_repeated(code, again, monkeypatch):
     """A refusal that the same request meets again says nothing of running it again."""
     monkeypatch.setattr("replicad.node.steps.SETTLING_SECONDS", 0)
+    refusal = Refusal(code, "because")
     with pytest.raises(RequestError) as caught:
         await Task(at("n1").node, opened(refusal=refusal), 60).demote("n2")
-    assert caught.value.message.startswith(f"group orders: {refusal}. Step that failed: n2 is a mirror.")
+    assert caught.value.message.startswith("group orders: because. Step that failed: n2 is a mirror.")
     assert caught.value.message.endswith("Run it again to continue") == again
+
+
+async def test_a_name_in_a_sentence_decides_nothing():
+    """A node may be called what a passing refusal says: what is final ends the step all the same, at once."""
+    refusal = Refusal(RefusalCode.NOT_VOTER, "ask again is no voter of this group")
+    with pytest.raises(RequestError, match="ask again is no voter of this group") as caught:
+        await Task(at("n1").node, opened(refusal=refusal), 60).demote("n2")
+    assert caught.value.kind.name == "conflict"
+
+
+async def test_what_passes_is_waited_for():
+    """Until the time is over; the answer then names what was heard last."""
+    with pytest.raises(RequestError, match=r"not happen in time \(last heard: because\)") as caught:
+        await Task(at("n1").node, opened(refusal=Refusal(RefusalCode.BEHIND, "because")), 0.01).demote("n2")
+    assert caught.value.kind.name == "unknown_outcome"
 
 
 async def test_a_step_that_is_no_member_s_is_final():

@@ -53,7 +53,8 @@ class Group:
         process = self.stage.nodes[at].process
         number = process.change(kind, argument)
         self.until(lambda: number in process.changes)
-        return process.changes[number]
+        refusal = process.changes[number]
+        return "" if refusal is None else refusal.sentence
 
     def write(self, at, count=1):
         """Put values at this node, one after the other; each is acknowledged."""

@@ -1,7 +1,8 @@
 """Changes that somebody asks for: of the members, of the protocol, of who coordinates. Rules M1 to M4, P1.
 
-The coordinator takes one at a time and refuses what would be unsafe, in a sentence that says what to do instead. A
-change is done when its configuration entry is committed; the move of an office, when the office is released.
+The coordinator takes one at a time and refuses what would be unsafe: with a code (``core/model/refusals``), and a
+sentence that says what to do instead. A change is done when its configuration entry is committed; the move of an
+office, when the office is released.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replicad.core.group.configuration import PROTOCOLS, Configuration
-from replicad.core.model.messages import ChangeAnswer, ChangeRequest
+from replicad.core.model.messages import ChangeAnswer, ChangeOutcome, ChangeRequest
+from replicad.core.model.older_refusals import from_sentence
+from replicad.core.model.refusals import Refusal, RefusalCode, from_wire
 
 if TYPE_CHECKING:
     from replicad.core.group.membership import Membership
@@ -60,7 +63,7 @@ class ChangeDesk:
         self.membership = membership
         self.requests = requests
         self.under_way: Change | None = None
-        self.answered: dict[Waiter, str] = {}
+        self.answered: dict[Waiter, Refusal | None] = {}
         """A request that comes twice is answered twice, and carried out once."""
         self.farewells: list[tuple[int, str]] = []
         """``(slot, node)``: who lost its vote or its place by the entry in that slot, and was not told yet."""
@@ -79,24 +82,27 @@ class ChangeDesk:
             if waiter not in change.waiting and len(change.waiting) < WAITING_MAX:
                 change.waiting.append(waiter)
         else:
-            why = self._nonsense(kind, argument)
-            if why or self.holds_already(kind, argument):
-                self._answer(waiter, why)
+            refusal = self._nonsense(kind, argument)
+            if refusal or self.holds_already(kind, argument):
+                self._answer(waiter, refusal)
                 return
-            why = self._outdated(message.version) or self._busy(office) or self.unsafe(kind, argument, office)
-            if why:
-                self._answer(waiter, why)
+            refusal = self._outdated(message.version) or self._busy(office) or self.unsafe(kind, argument, office)
+            if refusal:
+                self._answer(waiter, refusal)
                 return
             self._begin(Change(office.epoch, kind, argument, [waiter]), office)
 
-    def _outdated(self, version: int) -> str:
+    def _outdated(self, version: int) -> Refusal | None:
         """Return why a request that was made under an older configuration is not carried out.
 
         It may be a copy that was long on its way, of one that another coordinator has dealt with.
         """
         if version == self._configuration().version:
-            return ""
-        return "the group's configuration has changed since this was asked for: look at it, and ask again"
+            return None
+        return Refusal(
+            RefusalCode.OUTDATED,
+            "the group's configuration has changed since this was asked for: look at it, and ask again",
+        )
 
     def current(self, office: Office) -> Change | None:
         """Return the change under way in this office."""
@@ -113,14 +119,16 @@ class ChangeDesk:
 
     # --- refusing ---------------------------------------------------------------------------------------------------
 
-    def _nonsense(self, kind: str, argument: str) -> str:
+    def _nonsense(self, kind: str, argument: str) -> Refusal | None:
         if kind not in KINDS:
-            return f"there is no change {kind[:40]!r}; there are {', '.join(KINDS)}"
+            return Refusal(RefusalCode.MALFORMED, f"there is no change {kind[:40]!r}; there are {', '.join(KINDS)}")
         if not 0 < len(argument) <= ARGUMENT_CHARACTERS_MAX:
-            return f"{kind} needs a name of 1 to {ARGUMENT_CHARACTERS_MAX} characters"
+            return Refusal(RefusalCode.MALFORMED, f"{kind} needs a name of 1 to {ARGUMENT_CHARACTERS_MAX} characters")
         if kind == PROTOCOL and argument not in PROTOCOLS:
-            return f"there is no protocol {argument!r}; there are {' and '.join(PROTOCOLS)}"
-        return ""
+            return Refusal(
+                RefusalCode.UNKNOWN_PROTOCOL, f"there is no protocol {argument!r}; there are {' and '.join(PROTOCOLS)}"
+            )
+        return None
 
     def holds_already(self, kind: str, argument: str) -> bool:
         """Return whether the group is already what the change would make it."""
@@ -138,81 +146,117 @@ class ChangeDesk:
             case _:
                 return argument == self.state.node
 
-    def _busy(self, office: Office) -> str:
+    def _busy(self, office: Office) -> Refusal | None:
         change = self.current(office)
         if self.state.leaving or office.successor:
-            return "the office is being handed over: ask again in a moment"
+            return Refusal(RefusalCode.HANDING_OVER, "the office is being handed over: ask again in a moment")
         if change is not None:
-            return f"another change is under way ({change.kind} {change.argument}): ask again when it is done"
-        if self.state.log.open_configuration():
-            return "another change is under way (a disk is re-admitted): ask again when it is done"
-        return ""
+            under_way = f"{change.kind} {change.argument}"
+        elif self.state.log.open_configuration():
+            under_way = "a disk is re-admitted"
+        else:
+            return None
+        return Refusal(RefusalCode.BUSY, f"another change is under way ({under_way}): ask again when it is done")
 
-    def unsafe(self, kind: str, argument: str, office: Office) -> str:
-        """Return why a change must not be made now, and what to do instead ("": it may)."""
-        configuration = self._configuration()
-        voter = configuration.member(argument) is not None
+    def unsafe(self, kind: str, argument: str, office: Office) -> Refusal | None:
+        """Return why a change must not be made now, and what to do instead (None: it may)."""
         match kind:
             case "add":
-                if voter:
-                    return f"{argument} is a voter already: demote it if it shall be a mirror"
-                if len(configuration.mirrors) >= MIRRORS_MAX:
-                    return f"the group has {MIRRORS_MAX} mirrors, and that is the most: remove one first"
-                return ""
+                return self._addition_unsafe(argument)
             case "promote":
                 return self._promotion_unsafe(argument, office)
             case "demote":
-                return self._loss_unsafe(argument, office) if voter else f"{argument} is no voter of this group"
+                return self._loss_unsafe(argument, office) if self._votes(argument) else no_voter(argument)
             case "remove":
-                return self._loss_unsafe(argument, office) if voter else ""
+                return self._loss_unsafe(argument, office) if self._votes(argument) else None
             case "move":
-                if not voter:
-                    return f"{argument} is no voter of this group: only a voter can be its coordinator"
-                if argument not in office.view.joined or not office.view.fresh(office.authority.peers[argument]):
-                    return (
-                        f"{argument} is not in the view: it must answer and have caught up before it takes the office"
-                    )
-                return ""
+                return self._move_unsafe(argument, office)
             case _:
-                return ""
+                return None
 
-    def _promotion_unsafe(self, node: str, office: Office) -> str:
-        state = self.state
+    def _votes(self, node: str) -> bool:
+        return self._configuration().member(node) is not None
+
+    def _addition_unsafe(self, node: str) -> Refusal | None:
+        if self._votes(node):
+            return Refusal(RefusalCode.ALREADY_VOTER, f"{node} is a voter already: demote it if it shall be a mirror")
+        if len(self._configuration().mirrors) >= MIRRORS_MAX:
+            return Refusal(
+                RefusalCode.TOO_MANY_MIRRORS,
+                f"the group has {MIRRORS_MAX} mirrors, and that is the most: remove one first",
+            )
+        return None
+
+    def _move_unsafe(self, node: str, office: Office) -> Refusal | None:
+        if not self._votes(node):
+            return no_voter(node, ": only a voter can be its coordinator")
+        if node not in office.view.joined or not office.view.fresh(office.authority.peers[node]):
+            return Refusal(
+                RefusalCode.NOT_IN_VIEW,
+                f"{node} is not in the view: it must answer and have caught up before it takes the office",
+            )
+        return None
+
+    def _promotion_unsafe(self, node: str, office: Office) -> Refusal | None:
         configuration = self._configuration()
         if node not in configuration.mirrors:
-            return f"{node} is no mirror of this group: add it first, and promote it once it has caught up"
+            return Refusal(
+                RefusalCode.NOT_MIRROR,
+                f"{node} is no mirror of this group: add it first, and promote it once it has caught up",
+            )
         if len(configuration.members) >= VOTERS_MAX:
-            return f"the group has {VOTERS_MAX} voters, and that is the most: demote one first"
-        known = self.membership.introductions.get(node)
-        if known is None or state.now - known.at > HEARD_HEARTBEATS * state.limits.heartbeat_us:
-            return f"{node} was not heard of lately: see that it runs and reaches {state.node}"
-        if known.state != "formed":
-            return f"{node} has not begun to follow the group: promote it once it has caught up"
-        if not self.membership.caught_up(known):
-            behind = state.log.committed - known.committed
-            return f"{node} is {behind} slots behind: promote it once it has caught up"
+            return Refusal(
+                RefusalCode.TOO_MANY_VOTERS,
+                f"the group has {VOTERS_MAX} voters, and that is the most: demote one first",
+            )
+        unfit = self._unfit(node)
+        if unfit is not None:
+            return unfit
         voters = len(configuration.members) + 1
         answering = self._answering(office) + 1
         if answering < _majority(voters):
-            return (
+            return Refusal(
+                RefusalCode.NO_MAJORITY,
                 f"with {node} a majority would be {_majority(voters)} of {voters} voters, and only {answering} answer: "
-                f"bring back or remove those that are silent first"
+                f"bring back or remove those that are silent first",
             )
-        return ""
+        return None
 
-    def _loss_unsafe(self, node: str, office: Office) -> str:
+    def _unfit(self, node: str) -> Refusal | None:
+        """Return why a mirror is not yet what a voter must be."""
+        state = self.state
+        known = self.membership.introductions.get(node)
+        if known is None or state.now - known.at > HEARD_HEARTBEATS * state.limits.heartbeat_us:
+            return Refusal(
+                RefusalCode.SILENT, f"{node} was not heard of lately: see that it runs and reaches {state.node}"
+            )
+        if known.state != "formed":
+            return Refusal(
+                RefusalCode.BEHIND, f"{node} has not begun to follow the group: promote it once it has caught up"
+            )
+        if not self.membership.caught_up(known):
+            behind = state.log.committed - known.committed
+            return Refusal(RefusalCode.BEHIND, f"{node} is {behind} slots behind: promote it once it has caught up")
+        return None
+
+    def _loss_unsafe(self, node: str, office: Office) -> Refusal | None:
         voters = len(self._configuration().members) - 1
         if not voters:
-            return f"{node} is the last voter: promote another first, and move the office there"
+            return Refusal(
+                RefusalCode.LAST_VOTER, f"{node} is the last voter: promote another first, and move the office there"
+            )
         if node == self.state.node:
-            return f"{node} is the coordinator: move the office to another voter first"
+            return Refusal(
+                RefusalCode.COORDINATES, f"{node} is the coordinator: move the office to another voter first"
+            )
         answering = self._answering(office, but=node)
         if answering < _majority(voters):
-            return (
+            return Refusal(
+                RefusalCode.NO_MAJORITY,
                 f"without {node} a majority would be {_majority(voters)} of {voters} voters, and only {answering} "
-                f"answer: bring back those that are silent first"
+                f"answer: bring back those that are silent first",
             )
-        return ""
+        return None
 
     def _answering(self, office: Office, but: str = "") -> int:
         """Return how many voters answer, this one included."""
@@ -237,7 +281,7 @@ class ChangeDesk:
         change = self.under_way
         if change is not None and (office is None or change.epoch != office.epoch):
             if change.kind == MOVE and change.epoch == released:
-                self._conclude(change, "")
+                self._conclude(change, None)
             self.under_way = None
         if office is None or office.successor:
             return
@@ -248,9 +292,9 @@ class ChangeDesk:
             self.membership.admit(office)
         elif not change.slot:
             done = self.holds_already(change.kind, change.argument)
-            why = "" if done else self.unsafe(change.kind, change.argument, office)
-            if done or why:
-                self._conclude(change, why)
+            refusal = None if done else self.unsafe(change.kind, change.argument, office)
+            if done or refusal:
+                self._conclude(change, refusal)
                 office.view.barred = ""
             else:
                 change.slot = self.membership.propose(
@@ -304,24 +348,26 @@ class ChangeDesk:
         change = self.current(office)
         if change is not None and change.slot and configuration.slot >= change.slot:
             office.view.barred = ""
-            self._conclude(change, "")
+            self._conclude(change, None)
 
     # --- answering --------------------------------------------------------------------------------------------------
 
-    def _conclude(self, change: Change, refusal: str) -> None:
+    def _conclude(self, change: Change, refusal: Refusal | None) -> None:
         self.under_way = None
-        self.state.event("change_ends", kind=change.kind, argument=change.argument, refusal=refusal)
+        code, sentence = (refusal.code.wire, refusal.sentence) if refusal else ("", "")
+        self.state.event("change_ends", kind=change.kind, argument=change.argument, refusal=sentence, code=code)
         for waiter in change.waiting:
             self._answer(waiter, refusal)
 
-    def _answer(self, waiter: Waiter, refusal: str) -> None:
+    def _answer(self, waiter: Waiter, refusal: Refusal | None) -> None:
         self.answered[waiter] = refusal
         if len(self.answered) > WAITING_MAX:
             del self.answered[next(iter(self.answered))]
         node, boot, number = waiter
-        answer = ChangeAnswer(boot, number, refusal)
+        code, sentence = (refusal.code.wire, refusal.sentence) if refusal else ("", "")
+        answer = ChangeOutcome(boot, number, code, sentence)
         if node == self.state.node:
-            self.requests.on_answer(answer)
+            self.requests.on_outcome(answer)
         else:
             self.state.send(node, answer)
 
@@ -355,7 +401,10 @@ class ChangeRequests:
             version = configuration.version if configuration else 0
             self.pending[self.last] = Request(version, kind, argument, self.state.now)
         else:
-            refusal = f"{WAITING_MAX} changes wait here for the coordinator already: ask again later"
+            refusal = Refusal(
+                RefusalCode.OVERLOADED,
+                f"{WAITING_MAX} changes wait here for the coordinator already: ask again later",
+            )
             self.state.out.changes.append((self.last, refusal))
         return self.last
 
@@ -378,10 +427,22 @@ class ChangeRequests:
             elif state.coordinator != state.node:
                 state.send(state.coordinator, message)
 
-    def on_answer(self, message: ChangeAnswer) -> None:
+    def on_outcome(self, message: ChangeOutcome) -> None:
         """The coordinator answered a request of this process."""
-        if message.boot == self.state.boot and self.pending.pop(message.change, None) is not None:
-            self.state.out.changes.append((message.change, message.refusal))
+        self._end(message.boot, message.change, from_wire(message.code, message.sentence))
+
+    def on_answer(self, message: ChangeAnswer) -> None:
+        """A coordinator that speaks version 1 answered."""
+        self._end(message.boot, message.change, from_sentence(message.refusal))
+
+    def _end(self, boot: int, number: int, refusal: Refusal | None) -> None:
+        if boot == self.state.boot and self.pending.pop(number, None) is not None:
+            self.state.out.changes.append((number, refusal))
+
+
+def no_voter(node: str, more: str = "") -> Refusal:
+    """Return the refusal of a node that has no vote."""
+    return Refusal(RefusalCode.NOT_VOTER, f"{node} is no voter of this group{more}")
 
 
 def _majority(voters: int) -> int:

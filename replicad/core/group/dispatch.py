@@ -46,6 +46,8 @@ def dispatch(replica: Replica, sender: str, disk: str, message: m.Message) -> No
         case m.ChangeRequest():
             if replica.office is not None and replica.state.knows(sender):
                 replica.change_desk.on_request(sender, message, replica.office)
+        case m.ChangeOutcome():
+            replica.change_requests.on_outcome(message)
         case m.ChangeAnswer():
             replica.change_requests.on_answer(message)
         case m.Forward() | m.ReadProbe() | m.CheckpointRequest() if _is_mirror(replica, sender):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from replicad.core.journal.records import Record
     from replicad.core.model.messages import Message
+    from replicad.core.model.refusals import Refusal
 
 EVERYONE = ""
 """Destination of a message that goes to every peer."""
@@ -37,8 +38,8 @@ class Effects:
     """Answered probes: ``(probe number, slot to apply before reading)``."""
     durable_requests: list[bytes] = field(default_factory=list)
     refused_requests: list[tuple[bytes, str]] = field(default_factory=list)
-    changes: list[tuple[int, str]] = field(default_factory=list)
-    """Answered changes: ``(number, "" or why it is refused)``."""
+    changes: list[tuple[int, Refusal | None]] = field(default_factory=list)
+    """Answered changes: ``(number, None or why it is refused)``."""
     transfer: list[TransferEffect] = field(default_factory=list)
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     """Things worth a line in the event log: name and fields."""

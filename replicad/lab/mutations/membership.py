@@ -52,21 +52,21 @@ register(
     "a coordinator makes every change that it is asked for",
     "core.group.changes:ChangeDesk",
     "unsafe",
-)(always(""))
+)(always(None))
 register(
     "two-changes-at-once",
     "M1",
     "a change begins while another one is under way",
     "core.group.changes:ChangeDesk",
     "_busy",
-)(always(""))
+)(always(None))
 register(
     "promoted-while-behind",
     "M4",
     "a mirror is promoted however far it is behind",
     "core.group.changes:ChangeDesk",
     "_promotion_unsafe",
-)(always(""))
+)(always(None))
 
 
 @register("replaced-in-the-view", "M3", "a disk is replaced while it is in the view", "core.group.view:View", "remove")

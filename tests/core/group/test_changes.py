@@ -7,6 +7,7 @@ from replicad.core.group.configuration import GENERATION_STRIDE, Configuration
 from replicad.core.journal.records import FormationRecord
 from replicad.core.model import messages as m
 from replicad.core.model.operations import CONFIGURATION, decode_batch, encode_batch
+from replicad.core.model.refusals import Refusal, RefusalCode
 from tests.core.group.rigs import (
     HEARTBEAT,
     LEASE,
@@ -47,11 +48,20 @@ def with_mirror(count=3, mirror="n9"):
     return configuration_of(count).with_mirror(mirror, 0)
 
 
+DONE = "done"
+
+
+def said(refusal):
+    """Return an answer in words."""
+    return DONE if refusal is None else refusal.sentence
+
+
 def ask(rig, kind, argument):
     """Ask the rig, which is in office, for a change; returns the answer if there is one at once, else None."""
     number, effects = rig.replica.request_change(kind, argument, rig.now)
     rig.take(effects)
-    return dict(rig.changes).get(number)
+    answers = dict(rig.changes)
+    return said(answers[number]) if number in answers else None
 
 
 def follow(rig, first=1, disk=None, mirror="n9"):
@@ -77,32 +87,54 @@ def carry_out(rig, patience=20 * HEARTBEAT):
         assert rig.now < end, "the change was not answered"
         rig.serve(TICK, *rig.live)
         rig.accept_all(*rig.live)
-    return rig.changes[-1][1]
+    return said(rig.changes[-1][1])
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("kind", "argument", "refusal"),
+    ("kind", "argument", "code", "sentence"),
     [
-        ("rename", "n2", "there is no change 'rename'; there are add, promote, demote, remove, protocol, move"),
-        ("add", "", "add needs a name of 1 to 255 characters"),
-        ("add", "n" * 256, "add needs a name of 1 to 255 characters"),
-        ("add", "n2", "n2 is a voter already: demote it if it shall be a mirror"),
-        ("promote", "n8", "n8 is no mirror of this group: add it first, and promote it once it has caught up"),
-        ("promote", "n9", "n9 was not heard of lately: see that it runs and reaches n1"),
-        ("demote", "n8", "n8 is no voter of this group"),
-        ("demote", "n1", "n1 is the coordinator: move the office to another voter first"),
-        ("remove", "n1", "n1 is the coordinator: move the office to another voter first"),
-        ("protocol", "flat", "there is no protocol 'flat'; there are remote-write and active"),
-        ("move", "n9", "n9 is no voter of this group: only a voter can be its coordinator"),
+        (
+            "rename",
+            "n2",
+            RefusalCode.MALFORMED,
+            "there is no change 'rename'; there are add, promote, demote, remove, protocol, move",
+        ),
+        ("add", "", RefusalCode.MALFORMED, "add needs a name of 1 to 255 characters"),
+        ("add", "n" * 256, RefusalCode.MALFORMED, "add needs a name of 1 to 255 characters"),
+        ("add", "n2", RefusalCode.ALREADY_VOTER, "n2 is a voter already: demote it if it shall be a mirror"),
+        (
+            "promote",
+            "n8",
+            RefusalCode.NOT_MIRROR,
+            "n8 is no mirror of this group: add it first, and promote it once it has caught up",
+        ),
+        ("promote", "n9", RefusalCode.SILENT, "n9 was not heard of lately: see that it runs and reaches n1"),
+        ("demote", "n8", RefusalCode.NOT_VOTER, "n8 is no voter of this group"),
+        ("demote", "n1", RefusalCode.COORDINATES, "n1 is the coordinator: move the office to another voter first"),
+        ("remove", "n1", RefusalCode.COORDINATES, "n1 is the coordinator: move the office to another voter first"),
+        (
+            "protocol",
+            "flat",
+            RefusalCode.UNKNOWN_PROTOCOL,
+            "there is no protocol 'flat'; there are remote-write and active",
+        ),
+        (
+            "protocol",
+            "ask again",
+            RefusalCode.UNKNOWN_PROTOCOL,
+            "there is no protocol 'ask again'; there are remote-write and active",
+        ),
+        ("move", "n9", RefusalCode.NOT_VOTER, "n9 is no voter of this group: only a voter can be its coordinator"),
     ],
 )
-def test_a_change_that_makes_no_sense_is_refused_at_once(kind, argument, refusal):
-    """The answer says what is wrong and, where there is something to do, what."""
+def test_a_change_that_makes_no_sense_is_refused_at_once(kind, argument, code, sentence):
+    """The answer says what is wrong and, where there is something to do, what; names that it repeats mean nothing."""
     rig = coordinator(configuration=with_mirror())
-    assert ask(rig, kind, argument) == refusal
+    assert ask(rig, kind, argument) == sentence
+    assert rig.changes == [(1, Refusal(code, sentence))]
     assert proposals(rig) == []
 
 
@@ -120,7 +152,7 @@ def test_a_change_that_makes_no_sense_is_refused_at_once(kind, argument, refusal
 def test_what_is_so_already_is_done(kind, argument):
     """A request that comes again after its change was made is no error, and changes nothing."""
     rig = coordinator(configuration=with_mirror())
-    assert ask(rig, kind, argument) == ""
+    assert ask(rig, kind, argument) == DONE
     assert proposals(rig) == []
 
 
@@ -131,8 +163,8 @@ def test_one_change_at_a_time():
     assert ask(rig, "add", "n5") == "another change is under way (add n4): ask again when it is done"
     assert ask(rig, "add", "n4") is None
     rig.changes.clear()
-    assert carry_out(rig) == ""
-    assert [refusal for _, refusal in rig.changes] == ["", ""]
+    assert carry_out(rig) == DONE
+    assert rig.changes == [(1, None), (3, None)]
     assert len(proposals(rig)) == 1
 
 
@@ -222,7 +254,7 @@ def test_a_change_that_became_unsafe_meanwhile_is_given_up():
     rig = coordinator()
     assert ask(rig, "remove", "n3") is None  # it is in the view, and its grant must end first
     rig.wait(4 * HEARTBEAT)
-    assert [refusal for _, refusal in rig.changes] == [
+    assert [said(refusal) for _, refusal in rig.changes] == [
         "without n3 a majority would be 2 of 2 voters, and only 1 answer: bring back those that are silent first"
     ]
     assert proposals(rig) == []
@@ -253,7 +285,7 @@ def test_a_change_is_one_entry_and_is_answered_when_it_is_committed(kind, argume
     assert proposals(rig) == [(1, expected)]
     assert rig.changes == []
     rig.accept_all()
-    assert rig.changes == [(1, "")]
+    assert rig.changes == [(1, None)]
     assert rig.replica.state.configuration == expected
 
 
@@ -283,7 +315,7 @@ def test_a_change_waits_for_the_slots_below_it_and_lets_none_in_above():
     rig.serve(TICK, matched=1)
     assert [slot for slot, _ in proposals(rig)] == [2]
     rig.accept_all()
-    assert rig.changes == [(1, "")]
+    assert rig.changes == [(1, None)]
 
 
 def test_those_who_lost_their_vote_learn_of_it():
@@ -294,7 +326,7 @@ def test_those_who_lost_their_vote_learn_of_it():
     rig = coordinator()
     rig.take_sent()
     assert ask(rig, "remove", "n3") is None
-    assert carry_out(rig) == ""
+    assert carry_out(rig) == DONE
     rig.serve(2 * HEARTBEAT, "n2", applied=0)
     assert [message for to, message in rig.sent if to == "n3" and isinstance(message, m.Introduce)] == []
     rig.serve(2 * HEARTBEAT, "n2", applied=rig.replica.committed)
@@ -308,7 +340,7 @@ def test_a_second_voter_does_not_cost_the_office():
     follow(rig)
     assert ask(rig, "promote", "n9") is None
     rig.wait(2 * TICK)
-    assert rig.changes == [(1, "")]
+    assert rig.changes == [(1, None)]
     rig.wait(LEASE // 2)
     assert rig.replica.role == "coordinator"
     rig.wait(LEASE)
@@ -320,7 +352,7 @@ def test_an_office_is_moved_to_the_voter_that_was_named():
     rig = coordinator()
     assert ask(rig, "move", "n3") is None
     epoch = rig.replica.epoch
-    assert carry_out(rig) == ""
+    assert carry_out(rig) == DONE
     assert m.Release(epoch, "n3") in rig.of(m.Release)
     assert rig.replica.role == "follower"
     assert not rig.replica.state.leaving
@@ -351,7 +383,8 @@ def test_a_copy_of_a_request_from_before_another_change_is_refused():
     late = m.ChangeRequest(5, 1, version(rig) - 1, "remove", "n9")
     ((to, answer),) = rig.step("n2", late)
     assert to == "n2"
-    assert "has changed since" in answer.refusal
+    assert answer.code == "outdated"
+    assert "has changed since" in answer.sentence
 
 
 def test_a_change_that_came_true_meanwhile_is_done():
@@ -361,7 +394,7 @@ def test_a_change_that_came_true_meanwhile_is_done():
     rig.replica.state.configuration = rig.replica.state.configuration.with_mirror("n9", 0)
     rig.serve(2 * TICK, matched=0)
     assert proposals(rig) == []
-    assert rig.changes == [(1, "")]
+    assert rig.changes == [(1, None)]
 
 
 # --- from other nodes -------------------------------------------------------------------------------------------------
@@ -372,7 +405,9 @@ def test_a_request_that_comes_twice_is_carried_out_once():
     rig = coordinator(configuration=with_mirror())
     request = m.ChangeRequest(5, 1, version(rig), "promote", "n9")
     answers = rig.step("n2", request)
-    assert answers == [("n2", m.ChangeAnswer(5, 1, "n9 was not heard of lately: see that it runs and reaches n1"))]
+    assert answers == [
+        ("n2", m.ChangeOutcome(5, 1, "silent", "n9 was not heard of lately: see that it runs and reaches n1"))
+    ]
     follow(rig)
     assert rig.step("n2", request) == answers
     rig.serve(4 * HEARTBEAT)
@@ -382,7 +417,7 @@ def test_a_request_that_comes_twice_is_carried_out_once():
 def test_mirrors_may_ask_and_strangers_may_not():
     """Whoever the configuration does not name is not heard."""
     rig = coordinator(configuration=with_mirror())
-    assert rig.step("n9", m.ChangeRequest(5, 1, version(rig), "add", "n9")) == [("n9", m.ChangeAnswer(5, 1, ""))]
+    assert rig.step("n9", m.ChangeRequest(5, 1, version(rig), "add", "n9")) == [("n9", m.ChangeOutcome(5, 1, "", ""))]
     assert rig.step("n8", m.ChangeRequest(5, 1, version(rig), "add", "n8")) == []
 
 
@@ -400,11 +435,27 @@ def test_a_follower_asks_the_coordinator_until_it_answers():
     rig.follow("n3", epoch=epoch_of("n3", 2))
     rig.wait(TICK)
     assert rig.take_sent(m.ChangeRequest) == [("n2", request), ("n3", request)]
-    rig.step("n3", m.ChangeAnswer(8, number, ""))
+    rig.step("n3", m.ChangeOutcome(8, number, "", ""))
     assert rig.changes == []  # it was meant for another process
-    rig.step("n3", m.ChangeAnswer(7, number, "because"))
-    rig.step("n3", m.ChangeAnswer(7, number, ""))
-    assert rig.changes == [(number, "because")]
+    rig.step("n3", m.ChangeOutcome(7, number, "behind", "because"))
+    rig.step("n3", m.ChangeOutcome(7, number, "", ""))
+    assert rig.changes == [(number, Refusal(RefusalCode.BEHIND, "because"))]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "refusal"),
+    [("", None), ("n4 is the last voter", Refusal(RefusalCode.LAST_VOTER, "n4 is the last voter"))],
+)
+def test_a_coordinator_that_is_not_yet_upgraded_answers_in_words(sentence, refusal):
+    """Its sentence gets the code that it means."""
+    rig = Rig()
+    rig.follow("n2")
+    number, effects = rig.replica.request_change("add", "n4", rig.now)
+    rig.take(effects)
+    rig.step("n2", m.ChangeAnswer(8, number, sentence))
+    assert rig.changes == []
+    rig.step("n2", m.ChangeAnswer(7, number, sentence))
+    assert rig.changes == [(number, refusal)]
 
 
 def test_requests_that_wait_are_bounded():

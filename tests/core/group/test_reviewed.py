@@ -165,7 +165,7 @@ def test_what_a_dead_coordinator_added_is_not_added_again():
 > lose Committed n1>n3 100
 > lose Heartbeat n1>n2 100
 > lose Heartbeat n1>n3 100
-> lose ChangeAnswer n1>n3 100
+> lose ChangeOutcome n1>n3 100
 > begin change n3 add n4
 > wait 20
 > begin put n3 color=red

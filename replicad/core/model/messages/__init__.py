@@ -27,6 +27,7 @@ from replicad.core.model.messages.heartbeats import Heartbeat, HeartbeatAck
 from replicad.core.model.messages.log import Accept, Accepted, Committed, FetchSlots, Slots, Truncated
 from replicad.core.model.messages.membership import (
     ChangeAnswer,
+    ChangeOutcome,
     ChangeRequest,
     Form,
     Introduce,
@@ -51,6 +52,7 @@ __all__ = [
     "Accept",
     "Accepted",
     "ChangeAnswer",
+    "ChangeOutcome",
     "ChangeRequest",
     "CheckpointChunk",
     "CheckpointRequest",
@@ -136,6 +138,7 @@ MESSAGES: dict[int, type[Message]] = {
         ChangeRequest,
         ChangeAnswer,
         MirrorHeartbeat,
+        ChangeOutcome,
     )
 }
 

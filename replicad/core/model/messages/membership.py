@@ -69,7 +69,7 @@ class ChangeRequest(Message):
 
 @dataclass(frozen=True, slots=True)
 class ChangeAnswer(Message):
-    """Coordinator to whoever asked for a change: it is done (an empty ``refusal``), or why it is refused."""
+    """:class:`ChangeOutcome` for a peer that speaks version 1: an empty ``refusal``, or why it is refused."""
 
     number = 41
     boot: int
@@ -93,3 +93,22 @@ class MirrorHeartbeat(Message):
     checkpoint_digest: bytes
     digest_slot: int
     digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeOutcome(Message):
+    """Coordinator to whoever asked for a change: it is done (an empty ``code``), or why it is refused.
+
+    ``code`` is one of :class:`replicad.core.model.refusals.RefusalCode`, or that of a later release.
+    """
+
+    number = 43
+    since = 2
+    boot: int
+    change: int
+    code: str
+    sentence: str
+
+    def older(self) -> Message:
+        """Return the answer without its code."""
+        return ChangeAnswer(self.boot, self.change, self.sentence)
