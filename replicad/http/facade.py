@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from replicad.core.engine.writes import Done
 from replicad.core.kv.entries import Entry
 from replicad.core.model.limits import Limits
 from replicad.core.model.operations import ACK_ALL, NO_CAS, Result
 from replicad.node.administration import Administration
 from replicad.node.metrics import Metrics
-from replicad.node.writes import Done
 
 
 class Listing(Protocol):

@@ -79,7 +79,7 @@ class Directory:
         voters = self.node.settings.meta
         mirrors = tuple(name for name in self.node.settings.nodes if name not in voters)
         meta = self.node.open_group(GroupDefinition(META, META, voters, voters, mirrors))
-        meta.on_applied = self.wake
+        meta.group.on_applied = self.wake
         self._load()
         self._reconcile()
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 import lmdb
 
 from replicad.core.kv.machine import STATE, slot_of
+from replicad.core.kv.store import StoreFullError
 from replicad.core.model.errors import RequestError, check
 from replicad.node.lmdb_environment import MAP_SIZE, TRUST, StoreEnvironment, StoreView, identity_of, open_databases
 from replicad.node.write_behind import Layer
@@ -35,10 +36,6 @@ UNWRITTEN_BYTES = 32 * 1024 * 1024
 """Of all groups' unwritten changes together; then the largest layer is written."""
 
 _LOADING = "loading"
-
-
-class StoreFullError(Exception):
-    """The disk (or the map) is full. The transaction is lost, what was committed before is intact: abort, and wait."""
 
 
 class StoreFailedError(Exception):
@@ -304,6 +301,10 @@ class LmdbStore:
                 yield view
         finally:
             self._views -= 1
+
+    def distrust(self) -> None:
+        """Have no later start go on from this node's stores."""
+        self.environment.distrust()
 
     def close(self) -> None:
         """Write what is committed, if that can be done, and end the transactions; uncommitted writes are lost."""

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import shutil
-from collections import deque
 from contextlib import suppress
-from random import Random
+from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from replicad import __version__
-from replicad.core.group.executor import Executor
-from replicad.core.group.replica import Replica
-from replicad.core.journal.records import DroppedRecord, EntryRecord
-from replicad.core.model.errors import DamageError, InvariantError, RequestError, check
+from replicad.core.engine.node import Engine, Opening
+from replicad.core.model.errors import DamageError, InvariantError, RequestError
 from replicad.node.administration import Administration
 from replicad.node.checkpoint import Checkpointer, CheckpointFiles
 from replicad.node.clock import now_us
@@ -25,26 +21,29 @@ from replicad.node.directory import Directory
 from replicad.node.group_runtime import GroupRuntime
 from replicad.node.identity import LOST, OK, DataDirectory
 from replicad.node.metrics import LoopDelaySampler, Metrics
+from replicad.node.observer import MetricsObserver
 from replicad.node.opening import initial_members, open_group, open_log
+from replicad.node.ports import NodePorts
 from replicad.node.rebalancing import Rebalancer
 from replicad.node.transport import Transport
 from replicad.node.voters import MetaVoters
 from replicad.node.wal import Callbacks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
-    from replicad.core.journal.records import Record
     from replicad.core.model.limits import Limits
     from replicad.core.model.messages import Message
     from replicad.node.definitions import GroupDefinition
     from replicad.node.settings import Settings
 
 TICK_SECONDS = 0.01
+LEAVING_TURNS = 200
+"""An orderly stop waits for its offices to be handed over so many ticks at most."""
 SWEEP_SECONDS = 5.0
-SEGMENTS_PINNED_MAX = 4
-"""The message log may have so many segments before the groups that keep the oldest are asked for a checkpoint."""
-CHECKPOINT_PAUSE_US = 10_000_000
+
+TELLING = frozenset({"configuration", "formed", "took_office"})
+"""Events after which what the cluster knows of a group may be out of date."""
 
 STOPPED = "stopped"
 RESTART = "restart"
@@ -63,16 +62,10 @@ class NodeRuntime:
         self.limits: Limits = settings.limits
         self.log = structlog.get_logger("replicad").bind(node=settings.node)
         self.metrics = Metrics(settings.node, settings.cluster, __version__)
-        self.disk_full = False
         self.outcome = ""
         self.groups: dict[str, GroupRuntime] = {}
         """By name."""
-        self._by_id: dict[str, GroupRuntime] = {}
-        self._joined = False
-        self._beat = 0
-        self._tickets = 0
         self._counted: dict[tuple[str, str], int] = {}
-        self._owners: deque[tuple[int, str, int]] = deque()
         self._stopping: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -101,6 +94,20 @@ class NodeRuntime:
             queue_bytes=settings.process.send_queue_bytes,
             bulk_queue_bytes=settings.process.bulk_send_queue_bytes,
         )
+        self.ports = NodePorts(self)
+        self.observer = MetricsObserver(self)
+        self.engine = Engine(
+            name=settings.node,
+            disk=self.data.identity.disk,
+            limits=settings.limits,
+            ports=self.ports,
+            observer=self.observer,
+            random=SystemRandom(),
+            patience_us=settings.process.request_timeout_ms * 1000,
+            requests_max=settings.process.requests_max,
+            neighbours=tuple(settings.peers),
+            always_ticked=DEFAULT,
+        )
         self.directory = Directory(self)
         self.administration = Administration(self)
         self.rebalancer = Rebalancer(self)
@@ -123,9 +130,7 @@ class NodeRuntime:
     async def join(self) -> None:
         """Meet the peers and take part; raises ListenError."""
         await self.transport.start()
-        self._joined = True
-        for group in list(self.groups.values()):
-            group.start()
+        self.engine.join()
         self.directory.start()
         self._sampler.start()
         self._tick()
@@ -137,45 +142,35 @@ class NodeRuntime:
     def open_group(self, definition: GroupDefinition) -> GroupRuntime:
         """Open a group, and take part in it once the node has joined; raises DamageError."""
         name = definition.name
-        check(name not in self.groups and definition.id not in self._by_id, f"group {name} is opened once")
         opened = open_group(self.data, self.settings, self.environment, self.message_log, definition.id, self.log)
-        limits = definition.group_limits(self.limits)
-        replica = Replica(
-            node=self.name,
-            disk=self.data.identity.disk,
-            # Made anew each time a group is opened: request ids, tickets and leases of an earlier membership must never
-            # be taken for those of this one.
-            boot=secrets.randbits(63),
-            members=initial_members(definition, self.name),
-            limits=limits,
-            durable=opened.durable,
-            applied=opened.machine.applied_slot,
-            digest=opened.machine.digest,
-            configuration=opened.machine.configuration,
-            lost=self.data.identity.state == LOST,
-            rebuild=opened.rebuild,
-            random=Random(secrets.randbits(64)),
-            now=now_us(),
-            protocol=definition.protocol,
-            neighbours=tuple(self.settings.peers),
+        group = self.engine.open(
+            Opening(
+                name,
+                definition.id,
+                initial_members(definition, self.name),
+                definition.group_limits(self.limits),
+                opened.durable,
+                opened.machine,
+                opened.store,
+                opened.files,
+                rebuild=opened.rebuild,
+                lost=self.data.identity.state == LOST,
+                protocol=definition.protocol,
+                flush_each=name == META,
+            )
         )
-        for peer in self.transport.peers():
-            replica.on_peer(peer, self.transport.version(peer))
-        executor = Executor(opened.machine, limits.digest_slots)
-        log = self.log.bind(group=name)
-        group = GroupRuntime(self, definition, replica, executor, opened.store, opened.files, log)
-        self.groups[name] = self._by_id[definition.id] = group
-        if self._joined:
-            group.on_full(self.disk_full)
-            group.start()
-        return group
+        runtime = GroupRuntime(self, definition, group, opened.store, opened.files, self.log.bind(group=name))
+        self.groups[name] = runtime
+        return runtime
 
     def drop_group(self, group: GroupRuntime) -> None:
         """Close a group and delete what this node holds of it."""
-        del self.groups[group.name], self._by_id[group.id]
-        group.close("the group was closed here")
+        why = "the group was closed here"
+        del self.groups[group.name]
+        self.engine.close(group.group, why)
+        group.close(why)
         group.store.close()
-        self.metrics.forget_group(group.name)
+        self.observer.closed(group.name)
         self.forget_group(group.id)
 
     def forget_group(self, identity: str) -> None:
@@ -183,88 +178,63 @@ class NodeRuntime:
         # The store goes first: one without a log is no contradiction the other way round only.
         self.environment.drop(identity)
         self.message_log.recovery.states.pop(identity, None)
-        self.append(identity, [DroppedRecord()], 0)
+        self.engine.dropped(identity)
         CheckpointFiles(self.settings.data / "checkpoints", self.cluster, identity).remove()
         self.message_log.truncate({})
 
     # --- inputs -----------------------------------------------------------------------------------------------------
 
     def _on_message(self, sender: str, disk: str, group: str, message: Message) -> None:
-        runtime = self._by_id.get(group)
-        if runtime is not None and not self.outcome:
-            runtime.on_message(sender, disk, message)
+        if not self.outcome:
+            self.engine.on_message(sender, disk, group, message)
 
     def _on_link(self, peer: str, up: bool) -> None:
         self.log.info("link_up" if up else "link_down", peer=peer)
         if up:
-            for group in self.groups.values():
-                group.replica.on_peer(peer, self.transport.version(peer))
+            self.engine.on_peer(peer, self.transport.version(peer))
             self.directory.wake()
 
     def _tick(self) -> None:
         if self.outcome:
             return
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
-        now = now_us()
-        beat = now // self.limits.heartbeat_us
-        for group in list(self.groups.values()):
-            if beat != self._beat or group.name == DEFAULT or not group.idle(now):
-                group.on_tick()
-        self._beat = beat
+        self.engine.tick()
         self.rebalancer.on_tick()
         self.meta_voters.on_tick()
 
     def _sweep(self) -> None:
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
-        now = now_us()
-        for group in self.groups.values():
-            group.files.sweep(now)
         self.directory.wake()
-        self._release_log(now)
 
-    def _release_log(self, now: int) -> None:
-        """Have groups that keep old segments take a checkpoint: an idle one would pin the log of all for ever."""
-        if int(str(self.message_log.stats()["segments"])) <= SEGMENTS_PINNED_MAX:
-            return
-        for identity in self.message_log.pinning():
-            group = self._by_id.get(identity)
-            if group is not None and group.replica.coordinator and now - group.asked_at > CHECKPOINT_PAUSE_US:
-                group.asked_at = now
-                group.log.info("checkpoint_wanted", why="it is the oldest in the message log")
-                group.perform(group.replica.request_checkpoint(now))
+    def _on_durable(self, number: int) -> None:
+        if not self.outcome:
+            self.engine.on_durable(number)
 
-    def append(self, group: str, records: Sequence[Record], ticket: int) -> None:
-        """Append records of the group with the id ``group`` to the message log that all groups share."""
-        self._tickets += 1
-        self._owners.append((self._tickets, group, ticket))
-        reserved = not any(type(record) is EntryRecord for record in records)
-        self.message_log.append([(group, record) for record in records], self._tickets, reserved=reserved)
-
-    def _on_durable(self, ticket: int) -> None:
-        if self.outcome:
-            return
-        done: dict[str, int] = {}
-        while self._owners and self._owners[0][0] <= ticket:
-            _, group, own = self._owners.popleft()
-            done[group] = own
-        for identity, own in done.items():
-            runtime = self._by_id.get(identity)
-            if runtime is not None and own:
-                runtime.on_durable(own)
+    def on_event(self, group: str, name: str, fields: Mapping[str, object]) -> None:
+        """A replica has something to tell."""
+        self.log.info(name, group=group, **fields)
+        if name in TELLING:
+            self.directory.wake()
+        if name == "rebuilding":
+            self.environment.distrust()  # should the process die before the others' state is here
+            self.metrics.digest_mismatches.labels(group).inc()
 
     def _on_flush(self, seconds: float, size: int, records: int) -> None:
         self.metrics.flush_seconds.observe(seconds)
         self.metrics.flush_bytes.observe(size)
         self.metrics.flush_records.inc(records)
 
+    @property
+    def disk_full(self) -> bool:
+        """Whether the disk is full."""
+        return self.engine.full
+
     def _on_full(self, full: bool) -> None:
-        self.disk_full = full
         if full:
             self.log.error("disk_full", hint="free space where the data directory is; the node goes on by itself")
         else:
             self.log.info("disk_has_room")
-        for group in self.groups.values():
-            group.on_full(full)
+        self.engine.on_full(full=full)
 
     def _on_log_failure(self, reason: str) -> None:
         self.fail(f"the message log failed, nothing may be written after that: {reason}", None)
@@ -322,12 +292,13 @@ class NodeRuntime:
         return await asyncio.shield(self._stopping)
 
     async def leave(self) -> None:
-        """Hand over offices before an orderly stop."""
+        """Hand over offices before an orderly stop, in bounded time."""
         self.directory.close()
-        for group in self.groups.values():
-            group.begin_to_leave()
-        for group in list(self.groups.values()):
-            await group.leave()
+        self.engine.leave()
+        for _ in range(LEAVING_TURNS):
+            if self.engine.left:
+                return
+            await asyncio.sleep(TICK_SECONDS)
 
     async def close(self) -> None:
         """Close everything; after a failure without flushing."""
@@ -424,7 +395,7 @@ class NodeRuntime:
             metrics.applied_slot.labels(name).set(replica.applied)
             metrics.index.labels(name).set(group.index)
             metrics.checkpoint_slot.labels(name).set(replica.checkpoints.committed[0])
-            metrics.checkpoint_age_seconds.labels(name).set((now_us() - group.checkpoint_at) / 1e6)
+            metrics.checkpoint_age_seconds.labels(name).set((now_us() - group.group.checkpoint_at) / 1e6)
             metrics.queue_depth.labels(f"{name}_executor").set(len(group.executor.queue))
             metrics.queue_depth.labels(f"{name}_contact").set(len(replica.contact.pending))
         with suppress(OSError):

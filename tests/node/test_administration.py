@@ -8,15 +8,11 @@ import pytest
 from replicad.core.group.configuration import Configuration
 from replicad.core.model.errors import RequestError
 from replicad.core.model.limits import Limits
-from replicad.core.model.operations import Result
 from replicad.core.model.refusals import Refusal, RefusalCode
 from replicad.node.administration import Administration
-from replicad.node.clock import now_us
-from replicad.node.deadlines import Deadlines
 from replicad.node.definitions import GroupDefinition, parse_definition
 from replicad.node.runtime import NodeRuntime
 from replicad.node.steps import Task
-from replicad.node.writes import Writes
 
 NODES = ("n1", "n2", "n3", "n4")
 
@@ -167,64 +163,3 @@ def test_one_group_does_not_make_a_node_unready(groups, reasons):
 
     node = SimpleNamespace(groups={name: group(name, missing) for name, missing in groups.items()})
     assert NodeRuntime.readiness(node) == reasons
-
-
-def writer(committed, loop=None):
-    """Return the writes of a group whose log is committed up to here, and that log."""
-    log = SimpleNamespace(committed=committed)
-    state = SimpleNamespace(boot=1, role="follower", full=False, log=log, configuration=SimpleNamespace(slot=7))
-    settings = SimpleNamespace(process=SimpleNamespace(requests_max=9))
-    metric = SimpleNamespace(labels=lambda name: None)
-    node = SimpleNamespace(
-        settings=settings, metrics=SimpleNamespace(replication_seconds=metric, batch_operations=metric)
-    )
-    replica = SimpleNamespace(state=state, abandon=lambda _: True, coordinator="n1")
-    group = SimpleNamespace(name="g", node=node, replica=replica, closing=False, forsaken=lambda: False, loop=loop)
-    group.deadlines = Deadlines(1_000_000)
-    return Writes(group), log
-
-
-async def test_a_node_that_was_just_added_takes_no_writes():
-    """Until it holds the entry that made it a member, it refuses at once."""
-    writes, log = writer(committed=6)
-    with pytest.raises(RequestError, match="not caught up") as caught:
-        writes._check_writable()
-    assert caught.value.kind.name == "not_ready"
-    log.committed = 7
-    writes._check_writable()
-
-
-async def test_the_bytes_of_waiting_writes_are_bounded(monkeypatch):
-    """One write too many is refused, however they end there is room again, and a large one alone is always taken."""
-    monkeypatch.setattr("replicad.node.writes.WAITING_BYTES_MAX", 100)
-    writes, _ = writer(committed=7, loop=SimpleNamespace(call_soon=lambda _: None))
-    outcomes = []
-
-    def put(size, idempotency=None):
-        writes.submit((1, b"k", bytes(size), 0, -1), 0, lambda _, outcome: outcomes.append(outcome), None, idempotency)
-
-    def full():
-        with pytest.raises(RequestError, match="bytes wait at this node; nothing was done") as caught:
-            put(60)
-        return caught.value.kind.name == "overloaded"
-
-    put(200)
-    assert full()
-    writes.on_results([(next(iter(writes._own)), Result(1, 1))])
-    put(60)
-    put(40, b"i" * 16)
-    assert full()
-    writes.on_durable([b"i" * 16])
-    put(20)
-    put(20, b"j" * 16)
-    assert full()
-    for request_id in [*writes._own, *writes._shared]:
-        writes.refuse(request_id, RequestError("overloaded"))
-    put(50, b"l" * 16)
-    put(50, b"l" * 16)
-    assert full()
-    writes.group.deadlines.run(now_us() + 2_000_000)
-    put(100)
-    assert full()
-    writes.close("the end")
-    assert (len(outcomes), writes._bytes) == (8, 0)

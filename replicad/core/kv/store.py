@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+class StoreFullError(Exception):
+    """The disk (or the map) is full. The transaction is lost, what was committed before is intact: abort, and wait."""
+
+
 class StoreReader(Protocol):
     """What can be read, from a store or from a view of it at one moment."""
 

@@ -14,12 +14,9 @@ from replicad.core.model.operations import (
     encode_operation,
     make_request_id,
 )
-from replicad.node.clock import now_us
 
 if TYPE_CHECKING:
-    import asyncio
-
-    from replicad.node.group_runtime import GroupRuntime
+    from replicad.core.engine.group import Group
 
 SAMPLE_LOST_US = 60_000_000
 """An operation that is timed and never applied is given up after this."""
@@ -28,7 +25,7 @@ Content = tuple[int, bytes, bytes, int, int]
 """``(code, key, value, flags, cas)``: what an idempotency key was used for."""
 
 Done = Callable[[Any, "Result | RequestError"], None]
-"""Called once with the writer's token and the outcome, on the loop's thread; it must not raise."""
+"""Called once with the writer's token and the outcome; it must not raise."""
 
 DURABLE = Result(1, 0)
 
@@ -39,7 +36,8 @@ WAITING_BYTES_MAX = 64 * 1024 * 1024
 class Writes:
     """Writers of one group that wait for their result."""
 
-    def __init__(self, group: GroupRuntime) -> None:
+    def __init__(self, group: Group, limit: int) -> None:
+        """``limit``: how many may wait."""
         self.group = group
         self._boot = group.replica.state.boot
         self._number = 0
@@ -49,20 +47,18 @@ class Writes:
         """By idempotency key: several requests, here and through other nodes, may carry the same one."""
         self._batch: list[tuple[bytes, bytes, int]] = []
         self._bytes = 0
-        self._limit = group.node.settings.process.requests_max
+        self._limit = limit
         self._sample = b""
         self._sampled_at = 0
-        self._seconds = group.node.metrics.replication_seconds.labels(group.name)
-        self._batch_operations = group.node.metrics.batch_operations.labels(group.name)
 
     def submit(self, content: Content, ack: int, done: Done, token: Any, idempotency: bytes | None = None) -> None:
         """Take one operation; ``done(token, outcome)`` tells its end. Raises RequestError when it is refused at once.
 
-        The operations of one turn of the loop make one batch, with one deadline.
+        The operations of one turn make one batch, with one deadline.
         """
         if not self._batch:
             self._check_writable()
-            self.group.loop.call_soon(self._submit_batch)
+            self.group.engine.soon(self._submit_batch)
         if len(self._own) + len(self._shared) >= self._limit:
             raise RequestError("overloaded", "too many writes are waiting at this node; nothing was done")
         size = len(content[2])
@@ -91,13 +87,16 @@ class Writes:
             if others:
                 self._shared[request_id] = others
                 self._bytes -= len(waiter[2][2])
-            waiter[0](waiter[1], self._expired(request_id, sent=bool(others)))
+            self._tell(waiter[0], waiter[1], self._expired(request_id, sent=bool(others)))
 
-        self.group.deadlines.add(now_us(), settled, expire)
+        self.group.deadlines.add(self.group.engine.ports.now(), settled, expire)
+
+    def _tell(self, done: Done, token: Any, outcome: Result | RequestError) -> None:
+        self.group.engine.ports.answer(done, token, outcome)
 
     def _check_writable(self) -> None:
         group = self.group
-        if group.closing:
+        if group.draining:
             raise RequestError("not_ready", "this node is leaving")
         role = group.replica.state.role
         if role in {"unformed", "learner"}:
@@ -115,12 +114,13 @@ class Writes:
         batch, self._batch = self._batch, []
         if not batch:
             return  # everything that this turn brought was refused
-        self._batch_operations.observe(len(batch))
-        now = now_us()
+        group = self.group
+        group.observer.batch(group.name, len(batch))
+        now = group.engine.ports.now()
         if not self._sample or now - self._sampled_at > SAMPLE_LOST_US:
             self._sample, self._sampled_at = batch[0][0], now  # timing one operation at a time costs next to nothing
         self._set_deadline([item[0] for item in batch], now)
-        self.group.perform(self.group.replica.submit(batch, now))
+        group.perform(group.replica.submit(batch, now))
 
     def _set_deadline(self, request_ids: list[bytes], now: int) -> None:
         own = self._own
@@ -130,23 +130,25 @@ class Writes:
                 waiter = own.pop(request_id, None)
                 if waiter is not None:
                     self._bytes -= waiter[2]
-                    waiter[0](waiter[1], self._expired(request_id))
+                    self._tell(waiter[0], waiter[1], self._expired(request_id))
 
         self.group.deadlines.add(now, lambda: own.keys().isdisjoint(request_ids), expire)
 
     def on_results(self, results: list[tuple[bytes, Result]]) -> None:
         """Operations were applied here (C4). EXPIRED may be another contact's older copy: the replica decides."""
         own = self._own
+        answer = self.group.engine.ports.answer
         for request_id, result in results:
             if result[0] == EXPIRED:
                 continue
             if request_id == self._sample:
                 self._sample = b""
-                self._seconds.observe((now_us() - self._sampled_at) / 1e6)
+                group = self.group
+                group.observer.replicated(group.name, group.engine.ports.now() - self._sampled_at)
             waiter = own.pop(request_id, None)
             if waiter is not None:
                 self._bytes -= waiter[2]
-                waiter[0](waiter[1], result)
+                answer(waiter[0], waiter[1], result)
             elif request_id in self._shared:
                 self._settle_shared(request_id)
 
@@ -157,22 +159,22 @@ class Writes:
             self._bytes -= len(content[2])
             result = machine.recall(request_id, *content)
             if result is None:
-                done(token, RequestError("unknown_outcome"))
+                self._tell(done, token, RequestError("unknown_outcome"))
             elif result.status == MISMATCH:
-                done(token, RequestError("key_reused"))
+                self._tell(done, token, RequestError("key_reused"))
             else:
-                done(token, result)
+                self._tell(done, token, result)
 
     def on_durable(self, request_ids: list[bytes]) -> None:
         """Operations reached the level that they asked for (majority, one); they have no result yet."""
         for request_id in request_ids:
             for done, token in self._take(request_id):
-                done(token, DURABLE)
+                self._tell(done, token, DURABLE)
 
     def refuse(self, request_id: bytes, error: RequestError) -> None:
         """A request ends with an error."""
         for done, token in self._take(request_id):
-            done(token, error)
+            self._tell(done, token, error)
 
     def _take(self, request_id: bytes) -> list[tuple[Done, Any]]:
         shared = self._shared.pop(request_id, ())
@@ -199,13 +201,3 @@ class Writes:
         for request_id in [*self._own, *self._shared]:
             sent = self.group.replica.abandon(request_id)
             self.refuse(request_id, RequestError("unknown_outcome" if sent else "not_ready", why))
-
-
-def settle(future: asyncio.Future[Result], outcome: Result | RequestError) -> None:
-    """Give a future its outcome, if anyone still waits for it: a ``Done``."""
-    if future.done():
-        return
-    if isinstance(outcome, RequestError):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)

@@ -1,4 +1,4 @@
-"""One queue of deadlines for all requests of a node: they all have the same patience, so the oldest expires first."""
+"""One queue of deadlines for all requests of a group: they all have the same patience, so the oldest expires first."""
 
 from __future__ import annotations
 

@@ -1,0 +1,242 @@
+"""One node as a pure object: its groups, the log and the clock that they share, and whose turn it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING
+
+from replicad.core.engine.group import OPERATIONS_PER_RUN, Group
+from replicad.core.group.executor import Executor
+from replicad.core.group.replica import Replica
+from replicad.core.journal.gate import Gate
+from replicad.core.journal.records import DroppedRecord
+from replicad.core.model.errors import check
+from replicad.core.model.operations import REMOTE_WRITE
+
+if TYPE_CHECKING:
+    from replicad.core.engine.ports import GroupFiles, GroupStore, Observer, Ports
+    from replicad.core.journal.recovery import DurableState
+    from replicad.core.kv.machine import Machine
+    from replicad.core.model.limits import Limits
+    from replicad.core.model.messages import Message
+
+SWEEP_US = 5_000_000
+SEGMENTS_PINNED_MAX = 4
+"""The message log may have so many segments before the groups that keep the oldest are asked for a checkpoint."""
+CHECKPOINT_PAUSE_US = 10_000_000
+
+
+@dataclass(slots=True)
+class Opening:
+    """What one group goes on from at this node.
+
+    ``members``: whom the replica meets before it knows a configuration. ``rebuild``: its state must come from the
+    others. ``flush_each``: see :class:`Group`.
+    """
+
+    name: str
+    identity: str
+    members: tuple[str, ...]
+    limits: Limits
+    durable: DurableState
+    machine: Machine
+    store: GroupStore
+    files: GroupFiles
+    rebuild: bool = False
+    lost: bool = False
+    """The directory was damaged, so it may not take part in a first formation."""
+    protocol: str = REMOTE_WRITE
+    flush_each: bool = False
+
+
+class Engine:
+    """The groups of one node. A shell calls the ``on_…`` methods, :meth:`tick` every 10 ms, and :meth:`turn`."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        disk: str,
+        limits: Limits,
+        ports: Ports,
+        observer: Observer,
+        random: Random,
+        patience_us: int,
+        requests_max: int,
+        neighbours: tuple[str, ...],
+        always_ticked: str = "",
+        operations_per_run: int = OPERATIONS_PER_RUN,
+    ) -> None:
+        """``patience_us``: how long a request may take; ``requests_max``: how many writes of a group may wait.
+
+        ``neighbours``: the other nodes that this one can reach. ``always_ticked``: name of the group for which time
+        passes in small steps also while it is idle, so that an election is never late. ``random``: from the outside,
+        for boot ids that nobody had before.
+        """
+        self.name = name
+        self.disk = disk
+        self.limits = limits
+        self.ports = ports
+        self.observer = observer
+        self.patience_us = patience_us
+        self.requests_max = requests_max
+        self.neighbours = neighbours
+        self.operations_per_run = operations_per_run
+        self.groups: dict[str, Group] = {}
+        """By name."""
+        self.by_id: dict[str, Group] = {}
+        self.gate = Gate()
+        self.full = False
+        """The disk is full."""
+        self.joined = False
+        self._random = random
+        self._versions: dict[str, int] = {}
+        self._always_ticked = always_ticked
+        self._due: list[Callable[[], None]] = []
+        self._beat = 0
+        self._swept_at = ports.now()
+
+    # --- groups -----------------------------------------------------------------------------------------------------
+
+    def open(self, opening: Opening) -> Group:
+        """Open a group, and take part in it once the node has joined."""
+        name, identity = opening.name, opening.identity
+        check(name not in self.groups and identity not in self.by_id, f"group {name} is opened once")
+        replica = Replica(
+            node=self.name,
+            disk=self.disk,
+            # Made anew each time a group is opened: request ids, tickets and leases of an earlier membership must never
+            # be taken for those of this one.
+            boot=self._random.getrandbits(63) or 1,
+            members=opening.members,
+            limits=opening.limits,
+            durable=opening.durable,
+            applied=opening.machine.applied_slot,
+            digest=opening.machine.digest,
+            configuration=opening.machine.configuration,
+            lost=opening.lost,
+            rebuild=opening.rebuild,
+            random=Random(self._random.getrandbits(64)),
+            now=self.ports.now(),
+            protocol=opening.protocol,
+            neighbours=self.neighbours,
+        )
+        for peer, version in self._versions.items():
+            replica.on_peer(peer, version)
+        group = Group(
+            self,
+            name=name,
+            identity=identity,
+            limits=opening.limits,
+            replica=replica,
+            executor=Executor(opening.machine, opening.limits.digest_slots),
+            store=opening.store,
+            files=opening.files,
+            flush_each=opening.flush_each,
+        )
+        self.groups[name] = self.by_id[identity] = group
+        if self.joined:
+            group.set_full(full=self.full)
+            group.start()
+        return group
+
+    def close(self, group: Group, why: str) -> None:
+        """Take no part in a group any more."""
+        del self.groups[group.name], self.by_id[group.id]
+        group.close(why)
+
+    def dropped(self, identity: str) -> None:
+        """Note in the log that nothing of a group that is closed here counts any more."""
+        self.ports.append([(identity, DroppedRecord())], self.gate.issue_alone(), reserved=True)
+
+    def join(self) -> None:
+        """Begin to take part: messages can be sent from now on."""
+        self.joined = True
+        for group in list(self.groups.values()):
+            if self.full:
+                group.set_full(full=True)
+            group.start()
+
+    # --- inputs -----------------------------------------------------------------------------------------------------
+
+    def on_message(self, sender: str, disk: str, group: str, message: Message) -> None:
+        """A message of the group with this id arrived from a peer whose link's handshake named ``disk``."""
+        found = self.by_id.get(group)
+        if found is not None:
+            found.on_message(sender, disk, message)
+
+    def on_peer(self, peer: str, version: int) -> None:
+        """A link to a peer was opened, on which this version of the peer protocol is spoken."""
+        self._versions[peer] = version
+        for group in self.groups.values():
+            group.replica.on_peer(peer, version)
+
+    def on_durable(self, number: int) -> None:
+        """The message log has flushed everything up to this flush number."""
+        for lane, appends, messages in self.gate.durable(number):
+            found = self.by_id.get(lane.group)
+            if found is None or found.lane is not lane:
+                continue
+            for to, message in messages:
+                found.send(to, message)
+            found.on_durable(appends)
+
+    def on_full(self, *, full: bool) -> None:
+        """The disk is full, or has room again."""
+        self.full = full
+        for group in self.groups.values():
+            group.set_full(full=full)
+
+    def tick(self) -> None:
+        """Let time pass; call every 10 ms."""
+        now = self.ports.now()
+        beat = now // self.limits.heartbeat_us
+        for group in list(self.groups.values()):
+            if beat != self._beat or group.name == self._always_ticked or not group.idle(now):
+                group.tick()
+        self._beat = beat
+        if now - self._swept_at >= SWEEP_US:
+            self._swept_at = now
+            for group in self.groups.values():
+                group.files.sweep(now)
+            self._release_log(now)
+
+    def _release_log(self, now: int) -> None:
+        """Have groups that keep old segments take a checkpoint: an idle one would pin the log of all for ever."""
+        segments, pinning = self.ports.segments()
+        if segments <= SEGMENTS_PINNED_MAX:
+            return
+        for identity in pinning:
+            group = self.by_id.get(identity)
+            if group is not None and group.replica.coordinator and now - group.asked_at > CHECKPOINT_PAUSE_US:
+                group.asked_at = now
+                group.event("checkpoint_wanted", why="it is the oldest in the message log")
+                group.perform(group.replica.request_checkpoint(now))
+
+    # --- turns ------------------------------------------------------------------------------------------------------
+
+    def soon(self, job: Callable[[], None]) -> None:
+        """Have a job done when everything that came in this turn of the process has been handed over."""
+        if not self._due:
+            self.ports.wake()
+        self._due.append(job)
+
+    def turn(self) -> None:
+        """Do what was put off until the end of the turn; what this puts off has its own turn."""
+        due, self._due = self._due, []
+        for job in due:
+            job()
+
+    # --- leaving ----------------------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Begin to hand over every office."""
+        for group in self.groups.values():
+            group.leave()
+
+    @property
+    def left(self) -> bool:
+        """Whether every office is handed over."""
+        return all(group.replica.idle_of_office for group in self.groups.values())

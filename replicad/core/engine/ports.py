@@ -1,0 +1,124 @@
+"""What the engine needs from the process around it: a clock, a message log, a network, files, and ways to be called.
+
+A real process and a simulated one fulfil these protocols. Every call is an *action*: it returns at once, and what it
+starts is reported back by a call of the engine's. The engine acts in the order in which its replicas' ``Effects`` say,
+so a process that is stopped or killed between two actions has done all before and none behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from replicad.core.kv.store import Store
+
+if TYPE_CHECKING:
+    from replicad.core.group.executor import Execution
+    from replicad.core.journal.records import Record
+    from replicad.core.model.messages import Message
+
+
+class GroupStore(Store, Protocol):
+    """The store of one group."""
+
+    def flush(self) -> None:
+        """Write what is committed to the databases; raises StoreFullError if nothing is lost but the disk is full."""
+
+    def distrust(self) -> None:
+        """Have no later start go on from this node's store: its content is in doubt, and is not removed yet."""
+
+
+class GroupFiles(Protocol):
+    """The checkpoint files of one group. Times are microseconds."""
+
+    def read_chunk(self, slot: int, offset: int, size: int, now: int) -> tuple[int, bytes]:
+        """Return ``(length of the file, bytes from offset on)`` and keep the file a while; (0, b"") if it is gone."""
+
+    def begin(self, slot: int) -> None:
+        """Drop any half-received file; the bytes of the one at ``slot`` follow from offset 0."""
+
+    def write(self, slot: int, offset: int, data: bytes) -> None:
+        """Write received bytes at the end; raises DamageError if they do not follow, StoreFullError if no space."""
+
+    def committed(self, slot: int, now: int) -> None:
+        """Note that the group committed the checkpoint at ``slot``: older files go, unless they are being sent."""
+
+    def sweep(self, now: int) -> None:
+        """Delete older files whose transfer has ended meanwhile."""
+
+
+class Ports(Protocol):
+    """The process around one engine."""
+
+    def now(self) -> int:
+        """Read the machine's clock (CLOCK_BOOTTIME): microseconds."""
+
+    def wake(self) -> None:
+        """Have ``Engine.turn`` called once, when everything that came in this turn of the process was handed over."""
+
+    def append(self, records: Sequence[tuple[str, Record]], number: int, *, reserved: bool) -> None:
+        """Append ``(group, record)`` to the message log; ``Engine.on_durable(number)`` follows once all are on disk.
+
+        ``reserved``: these records may use the space that a full disk keeps for promises.
+        """
+
+    def truncate(self, slots: Mapping[str, int]) -> None:
+        """Remove the log's segments that hold nothing above each group's slot, after all that was appended so far."""
+
+    def segments(self) -> tuple[int, tuple[str, ...]]:
+        """Return how many segments the message log has, and which groups keep the oldest of them."""
+
+    def send(self, to: str, group: str, message: Message) -> None:
+        """Send a message to one peer."""
+
+    def broadcast(self, peers: Iterable[str], group: str, message: Message) -> None:
+        """Send a message to several peers."""
+
+    def answer(self, done: Callable[..., None], /, *arguments: Any) -> object:
+        """Tell somebody who asked how it ended: ``done(*arguments)``. The only way out for answers."""
+
+    def pin(self, group: str, slot: int) -> None:
+        """Hold the store's content at ``slot`` for a checkpoint, and write it to a file.
+
+        ``Group.on_pinned(slot)`` follows, and later ``Group.on_checkpoint_written(slot, digest)``.
+        """
+
+    def cancel_checkpoint(self, group: str, why: str) -> None:
+        """Stop writing the group's checkpoint, if one is being written: it ends as failed."""
+
+    def install(self, group: str, slot: int) -> None:
+        """Verify the checkpoint received at ``slot`` and make it the store's content (slot 0: empty the store).
+
+        ``Group.on_installed(slot)`` or ``Group.on_install_failed(slot)`` follows. Nothing reads the store meanwhile.
+        """
+
+    def event(self, group: str, name: str, fields: Mapping[str, object]) -> None:
+        """Put a line into the event log; nothing may depend on it."""
+
+    def halt(self, reason: str) -> None:
+        """Stop the process for good: going on could give a wrong answer."""
+
+    def forget(self, reason: str) -> None:
+        """Set the directory aside and start over with another disk id (rule M4)."""
+
+
+class Observer(Protocol):
+    """What happens in a group, for metrics and for whoever checks; nothing may depend on it."""
+
+    def fed(self, group: str, slots: Sequence[tuple[int, bytes]]) -> None:
+        """Committed slots were handed to the executor."""
+
+    def executed(self, group: str, first: int, execution: Execution) -> None:
+        """The executor applied the slots from ``first`` on."""
+
+    def batch(self, group: str, operations: int) -> None:
+        """Operations of this node's clients were submitted together."""
+
+    def replicated(self, group: str, microseconds: int) -> None:
+        """So long one operation took from its submission until it was applied here (a sample)."""
+
+    def checkpoint(self, group: str, slot: int, outcome: str) -> None:
+        """A checkpoint ended: "ok" (committed by the group) or "failed"."""
+
+    def role(self, group: str, role: str, epoch: int) -> None:
+        """The replica has another role."""

@@ -1,0 +1,159 @@
+"""The engine's way out of a real process: the message log, the transport, checkpoint files, the event log."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from replicad.core.kv.store import StoreFullError
+from replicad.core.model.errors import DamageError
+from replicad.node.checkpoint import CheckpointError
+from replicad.node.clock import now_us
+
+if TYPE_CHECKING:
+    from replicad.core.engine.group import Group
+    from replicad.core.journal.records import Record
+    from replicad.node.runtime import NodeRuntime
+
+FULL_RETRY_SECONDS = 1.0
+
+
+class NodePorts:
+    """Fulfils ``core.engine.ports.Ports`` for one :class:`NodeRuntime`."""
+
+    now = staticmethod(now_us)
+
+    def __init__(self, node: NodeRuntime) -> None:
+        self.node = node
+        self.answer: Callable[..., object] = operator.call
+        self.send = node.transport.send
+        self.broadcast = node.transport.broadcast
+        self._loop = asyncio.get_running_loop()
+        self._tasks: dict[asyncio.Task[None], str] = {}
+        """What runs in the background, and the id of the group for which it does."""
+
+    def wake(self) -> None:
+        """Call ``Engine.turn`` in the next turn of the loop."""
+        self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        if not self.node.failed:
+            self.node.engine.turn()
+
+    # --- the message log --------------------------------------------------------------------------------------------
+
+    def append(self, records: Sequence[tuple[str, Record]], number: int, *, reserved: bool) -> None:
+        """Queue records; ``Engine.on_durable`` follows."""
+        self.node.message_log.append(records, number, reserved=reserved)
+
+    def truncate(self, slots: Mapping[str, int]) -> None:
+        """Remove segments that nobody needs."""
+        self.node.message_log.truncate(slots)
+
+    def segments(self) -> tuple[int, tuple[str, ...]]:
+        """Return the number of segments, and the groups that keep the oldest."""
+        return int(str(self.node.message_log.stats()["segments"])), self.node.message_log.pinning()
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def pin(self, group: str, slot: int) -> None:
+        """Have the worker process pin and write the state at ``slot``."""
+        self.spawn(group, self._write_checkpoint(self.node.engine.by_id[group], slot))
+
+    async def _write_checkpoint(self, group: Group, slot: int) -> None:
+        digest = b""
+        try:
+            writing = await self.node.checkpointer.pin(group.id, slot)
+            if not group.draining:
+                group.on_pinned(slot)
+            digest = (await writing).digest
+        except (OSError, DamageError, CheckpointError) as error:
+            group.event("checkpoint_failed", slot=slot, reason=str(error))
+        if not group.draining:
+            group.on_checkpoint_written(slot, digest)
+
+    def cancel_checkpoint(self, group: str, why: str) -> None:
+        """Have the worker process stop writing."""
+        self.node.checkpointer.cancel(group, why)
+
+    def install(self, group: str, slot: int) -> None:
+        """Replace the store's content in slices, beside everything else."""
+        self.spawn(group, self._install(self.node.engine.by_id[group], slot))
+
+    async def _install(self, group: Group, slot: int) -> None:
+        try:
+            await self._replace_content(group, slot)
+        except (OSError, DamageError) as error:
+            if not group.draining:
+                group.on_install_failed(slot, str(error))
+            return
+        if not group.draining:
+            group.on_installed(slot)
+
+    async def _replace_content(self, group: Group, slot: int) -> None:
+        """Install, as often as it takes: a full disk leaves a store that is half one thing and half another."""
+        runtime = self.node.groups[group.name]
+        files, store = runtime.files, runtime.store
+        while True:
+            try:
+                if not slot:
+                    store.begin()
+                    store.clear()
+                    store.commit()
+                elif files.path(slot, "in").exists():
+                    await files.install(slot, store)
+                else:
+                    await files.reload(slot, store)
+            except StoreFullError as error:
+                group.event("store_full", reason=str(error), hint="free space; the transfer goes on by itself")
+                if store.writing:
+                    store.abort()
+                await asyncio.sleep(FULL_RETRY_SECONDS)
+            else:
+                return
+
+    # --- the process ------------------------------------------------------------------------------------------------
+
+    def event(self, group: str, name: str, fields: Mapping[str, object]) -> None:
+        """Log a line."""
+        self.node.on_event(group, name, fields)
+
+    def halt(self, reason: str) -> None:
+        """Stop for good."""
+        self.node.stop_for_good(halt=reason, forget="")
+
+    def forget(self, reason: str) -> None:
+        """End this run, set the directory aside."""
+        self.node.stop_for_good(halt="", forget=reason)
+
+    def spawn(self, group: str, coroutine: Any) -> None:
+        """Run a coroutine in the background, until the group with this id is closed; if it fails, the node stops."""
+        task = self._loop.create_task(coroutine)
+        self._tasks[task] = group
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        group = self._tasks.pop(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.node.fail(f"a background task of group {group} failed", task.exception())
+
+    def close(self, group: str) -> None:
+        """End what runs in the background for a group."""
+        for task in [task for task, owner in self._tasks.items() if owner == group]:
+            task.cancel()
+
+
+def settle(future: asyncio.Future[Any]) -> Callable[[Any], None]:
+    """Return who is to be told an outcome: it gives the future a result, or the error, if anyone still waits."""
+
+    def done(outcome: Any) -> None:
+        if future.done():
+            return
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+    return done
