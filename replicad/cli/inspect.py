@@ -53,14 +53,17 @@ def inspect() -> None:
 @JSON
 @click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="Last records shown; 0: all.")
 def wal(path: Path, limit: int, *, verify: bool, as_json: bool) -> None:
-    """Show the message log in PATH, a node's data directory (or the wal directory in it), record by record."""
+    """Show the message log in PATH, a node's data directory (or the wal directory in it), record by record.
+
+    With --verify, and while no node runs there, also what the next start goes on from.
+    """
     from replicad.core.journal.segments import FormatError
     from replicad.core.model.errors import DamageError
     from replicad.node.inspect import inspect_log
 
     said = _moment(path)
     try:
-        inspection = inspect_log(path, verify=verify)
+        inspection = inspect_log(path, verify=verify, start=verify and not said["node_running"])
         lines = deque(inspection, maxlen=limit or None)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Failure(_sentence(error, path), EXIT_USAGE) from error
@@ -99,6 +102,8 @@ def wal(path: Path, limit: int, *, verify: bool, as_json: bool) -> None:
                 f"{group.checkpoint_slot}, {group.entries} entries up to slot {group.highest_slot}"
             )
         _print_verdict(verdict.sentence, good=verdict.ok)
+        for sentence in verdict.start:
+            click.echo(sentence)
     if not verdict.ok:
         raise click.exceptions.Exit(EXIT_NO)
 

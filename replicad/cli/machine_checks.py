@@ -9,10 +9,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from replicad.cli import locks
 from replicad.cli.findings import Findings
 from replicad.cli.output import size_text
+from replicad.core.journal.segments import FormatError
+from replicad.core.journal.startup import Action
 from replicad.core.model.errors import DamageError
 from replicad.node.identity import DirectoryError, read_identity
+from replicad.node.offline import read_offline
 from replicad.node.settings import Settings
 
 CLOCK_SECONDS = 0.5
@@ -75,9 +79,30 @@ def check_directory(findings: Findings, settings: Settings) -> None:
             findings.look(f"{data} was damaged and is empty; the node waits to be re-admitted")
         else:
             findings.ok(f"{data} is this node's, disk id {identity.disk}")
+            if not locks.running(data):
+                judge_start(findings, data)
     place = existing(data)
     _check_flushes(findings, settings, place)
     judge_space(findings, settings, place, shutil.disk_usage(place).free)
+
+
+def judge_start(findings: Findings, data: Path) -> None:
+    """Say what the next start of the node goes on from, if it is not everything that is there. No node runs."""
+    try:
+        with read_offline(data) as found:
+            decision, rebuilds = found.decision, found.rebuilds
+    except (DirectoryError, FormatError) as error:
+        findings.wrong(str(error))
+        return
+    if decision.action is Action.SET_ASIDE:
+        findings.wrong(
+            f"the next start sets all of {data} aside: {decision.reason}",
+            "put back what is missing; otherwise the node is re-admitted, empty, if a majority of its groups is there",
+        )
+    for group, reason in rebuilds.items():
+        findings.look(
+            f"the next start fetches group {group} from the other members: {reason}", "see that a majority of them runs"
+        )
 
 
 def existing(path: Path) -> Path:

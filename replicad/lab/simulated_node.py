@@ -18,6 +18,16 @@ from replicad.core.group.configuration import Configuration
 from replicad.core.group.replica import Replica
 from replicad.core.journal.recovery import DurableState, Recovery, recover
 from replicad.core.journal.segments import LogIdentity
+from replicad.core.journal.startup import (
+    GroupFound,
+    LogFound,
+    Source,
+    StoreFound,
+    adopt_promises,
+    judge_group,
+    judge_log,
+    unusable,
+)
 from replicad.core.kv.digest import MASK, to_bytes, to_int
 from replicad.core.kv.entries import decode_entry, encode_entry, make_entry
 from replicad.core.kv.machine import Machine, read_state, write_state
@@ -86,6 +96,7 @@ class SimulatedNode:
         self.rotten = ""
         """Damage that the next start must notice."""
         self._rebooted = True
+        self._started_before = False
 
     def _new_disk_id(self) -> str:
         return f"{self._random.getrandbits(64):016x}"
@@ -106,7 +117,6 @@ class SimulatedNode:
             return
         recovery = self._recover()
         durable = recovery.states.get(GROUP, DurableState())
-        durable.promised = max(durable.promised, self.disk.promises.get(GROUP, 0))
         rebuild = self._prepare_store(durable)
         swarm = self.simulator.swarm
         machine = Machine(self.store, swarm.limits.request_window_slots)
@@ -140,6 +150,7 @@ class SimulatedNode:
         for peer in self.peers:
             replica.on_peer(peer, PEER_VERSION_MAX)
         self._rebooted = False
+        self._started_before = True
         self.files.forget_pins()
         self.process = SimulatedProcess(self, replica, machine, log, boot)
         self.note(
@@ -156,20 +167,26 @@ class SimulatedNode:
 
     def _recover(self) -> Recovery:
         """Read the log; a damaged one is set aside."""
-        trusted = 0 if self._rebooted or self.store_broken else Machine(self.store, 1 << 30).applied_slot
-        keep_above = {GROUP: trusted} if trusted else {}
-        try:
-            recovery = recover(self.disk.segments(), self._identity(), rebooted=self._rebooted, keep_above=keep_above)
-        except DamageError as error:
+        found = self._find_log()
+        reason = judge_log(found).reason
+        if reason:
             if not self.rotten:
-                raise Violation("recovery", f"{self.name} finds damage where none was done: {error}") from error
-            self.note(f"damage found: {error}")
+                raise Violation("recovery", f"{self.name} finds damage where none was done: {reason}")
+            self.note(f"damage found: {reason}")
             self.simulator.count("damage_found")
             self.set_aside()
             return Recovery()
         if self.rotten:
             raise Violation("rot is noticed", f"{self.name} starts on a damaged log: {self.rotten}")
-        return recovery
+        adopt_promises(found.recovery, found.promises)
+        return found.recovery
+
+    def _find_log(self) -> LogFound:
+        try:
+            recovery = recover(self.disk.segments(), self._identity(), rebooted=self._rebooted)
+        except DamageError as error:
+            return LogFound(damage=str(error))
+        return LogFound(recovery, "", self.disk.promises, self._started_before, self._rebooted)
 
     def set_aside(self) -> None:
         """Give up everything in the directory: a new disk id, state lost."""
@@ -186,24 +203,28 @@ class SimulatedNode:
         self.lost = False
         self.established = False
         self.rotten = ""
+        self._started_before = False
 
     def _prepare_store(self, durable: DurableState) -> bool:
         """Make the store something to start from; returns whether only a transfer can do that (rebuild)."""
-        committed = durable.checkpoint.slot if durable.checkpoint is not None else 0
-        applied = read_state(self.store)[0]
-        if not (self._rebooted or self.store_broken) and applied >= committed:
-            return False
+        trusted = not (self._rebooted or self.store_broken)
+        found = StoreFound(read_state(self.store)[0]) if trusted else None
+        start = judge_group(GroupFound(durable, found, self.files.slots()))
+        if start.contradiction:
+            raise Violation("recovery", f"{self.name} finds its healthy data contradictory: {start.contradiction}")
         self.store_broken = False
-        self.store = MemoryStore()
-        if not committed:
-            return False
-        try:
-            self.store = self.files.load(committed)
-        except (DamageError, KeyError) as error:
-            self.note(f"checkpoint {committed} is damaged: {error}")
+        if start.source is not Source.STORE:
+            self.store = MemoryStore()
+        if start.source is Source.CHECKPOINT and durable.checkpoint is not None:
+            try:
+                self.store = self.files.load(durable.checkpoint.slot)
+            except DamageError as error:
+                start = unusable(start, str(error))
+        if start.source is Source.OTHERS:
+            self.note(f"checkpoint is damaged: {start.lacking}")
             self.simulator.count("checkpoint_damaged")
-            return True
-        return False
+        durable.committed = max(durable.committed, start.committed)
+        return start.source is Source.OTHERS
 
     # --- faults -------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from replicad.core.journal.segments import LogIdentity
+from replicad.core.journal.startup import Action, IdentityFound, judge_identity
 from replicad.core.model.errors import DamageError
 from replicad.node.disk_operations import DiskOperations, replace_file
 
@@ -154,35 +155,41 @@ class DataDirectory:
         return descriptor
 
     def _open(self, cluster: str, node: str) -> Identity:
-        path = self.path / "identity.json"
-        try:
-            identity = read_identity(path)
-        except FileNotFoundError:
-            self.identity = Identity(cluster, node, new_disk_id())
-            if any((self.path / name).exists() for name in PARTS):
-                self.set_aside_reason = f"{path} is gone, and there is data beside it"
-                return self.set_aside()
-            self._store(self.identity)
-            return self.identity
-        except DamageError as error:
-            self.identity = Identity(cluster, node, new_disk_id())
-            self.set_aside_reason = str(error)
+        fresh = Identity(cluster, node, new_disk_id())
+        found, identity = find_identity(self.path)
+        decision = judge_identity(found, cluster, node)
+        if decision.action is Action.REFUSE:
+            raise DirectoryError(decision.reason)
+        if decision.action is Action.GO_ON and identity is not None:
+            return identity
+        self.identity = fresh
+        if decision.action is Action.SET_ASIDE:
+            self.set_aside_reason = decision.reason
             return self.set_aside()
-        if identity.cluster != cluster:
-            raise DirectoryError(
-                f"the data directory {self.path} belongs to cluster {identity.cluster!r}, and this is {cluster!r}"
-            )
-        if identity.node != node:
-            raise DirectoryError(
-                f"the data directory {self.path} belongs to node {identity.node!r}, and this is {node!r}"
-            )
-        return identity
+        self._store(fresh)
+        return fresh
 
     def _store(self, identity: Identity) -> None:
         fields = asdict(identity)
         text = json.dumps({**fields, "check": _check(fields)}, indent=2) + "\n"
         replace_file(self._disk, self.path / "identity.json", text.encode())
         self.identity = identity
+
+
+def find_identity(path: Path) -> tuple[IdentityFound, Identity | None]:
+    """Return what a start finds in the data directory ``path``, and the identity if there is a good one.
+
+    Raises DirectoryError if its format version is unknown, and OSError. Nothing is created or changed.
+    """
+    where = str(path)
+    beside = any((path / name).exists() for name in PARTS)
+    try:
+        identity = read_identity(path / "identity.json")
+    except FileNotFoundError:
+        return IdentityFound(where, data_beside=beside), None
+    except DamageError as error:
+        return IdentityFound(where, damage=str(error), data_beside=beside), None
+    return IdentityFound(where, (identity.cluster, identity.node), data_beside=beside), identity
 
 
 def read_identity(path: Path) -> Identity:

@@ -19,8 +19,11 @@ from replicad.core.journal.segments import (
     encode_record,
     scan,
 )
+from replicad.core.journal.startup import Action, DirectoryStart
 from replicad.core.model.errors import DamageError
 from replicad.node.disk_operations import DiskOperations
+from replicad.node.identity import DirectoryError
+from replicad.node.offline import read_offline
 from replicad.node.promise_file import PromiseFile
 from replicad.node.segment_files import SegmentFiles
 
@@ -59,6 +62,8 @@ class Verdict:
     segments: int = 0
     records: int = 0
     groups: dict[str, GroupSummary] = field(default_factory=dict)
+    start: list[str] = field(default_factory=list)
+    """What the next start of the node does, a sentence each; only if that was asked."""
 
 
 class LogInspection:
@@ -66,13 +71,15 @@ class LogInspection:
 
     ``directory`` is a node's data directory or the ``wal`` in it. ``rebooted``: judge the tail as after a restart of
     the machine. ``verify``: also check what only a recovery checks (sequence, owner, committed slots without gaps, the
-    promise file). Raises FileNotFoundError, with a plain sentence, if there is no message log.
+    promise file). ``start``: also say what a start of the node would go on from; only while none runs. Raises
+    FileNotFoundError, with a plain sentence, if there is no message log.
     """
 
-    def __init__(self, directory: Path, *, rebooted: bool = False, verify: bool = False) -> None:
+    def __init__(self, directory: Path, *, rebooted: bool = False, verify: bool = False, start: bool = False) -> None:
         self._wal = directory / "wal" if (directory / "wal").is_dir() else directory
         self._rebooted = rebooted
         self._verify = verify
+        self._start = start
         self._identity: LogIdentity | None = None
         self.verdict = Verdict()
         if not any(self._wal.glob("*.seg")):
@@ -103,9 +110,25 @@ class LogInspection:
                 self._check_promises(self._identity)
         except (DamageError, FormatError) as error:
             verdict.ok, verdict.ending, verdict.sentence = False, Ending.DAMAGED.value, str(error)
+        if self._start:
+            self._foresee(verdict)
         verdict.groups = {group: _summary(states[group]) for group in sorted(states)}
         if verdict.ending == Ending.CLEAN.value:
             verdict.sentence = f"{verdict.records} records in {verdict.segments} segments, all good"
+
+    def _foresee(self, verdict: Verdict) -> None:
+        """Say what a start of the node goes on from."""
+        directory = self._wal.parent
+        if not (directory / "identity.json").exists():
+            return
+        try:
+            with read_offline(directory) as found:
+                verdict.start = found.sentences()
+                decision = found.decision
+        except (DirectoryError, FormatError) as error:
+            decision = DirectoryStart(Action.REFUSE, str(error))
+        if decision.action is not Action.GO_ON and verdict.ok:
+            verdict.ok, verdict.ending, verdict.sentence = False, Ending.DAMAGED.value, decision.reason
 
     def _segments(self) -> Iterator[tuple[int, bytes]]:
         owner = self._identity or LogIdentity("", "", "")
@@ -117,9 +140,9 @@ class LogInspection:
             PromiseFile(path, identity, DiskOperations()).load()
 
 
-def inspect_log(directory: Path, *, rebooted: bool = False, verify: bool = False) -> LogInspection:
+def inspect_log(directory: Path, *, rebooted: bool = False, verify: bool = False, start: bool = False) -> LogInspection:
     """Return the inspection of the log in ``directory``, see :class:`LogInspection`."""
-    return LogInspection(directory, rebooted=rebooted, verify=verify)
+    return LogInspection(directory, rebooted=rebooted, verify=verify, start=start)
 
 
 def _line(segment: int, position: int, group: str, record: Record) -> LogLine:

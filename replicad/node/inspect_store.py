@@ -97,6 +97,12 @@ def checkpoint_paths(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.ckpt"), key=lambda path: (path.stem.rpartition("-")[0], len(path.stem), path.stem))
 
 
+def checkpoint_slots(directory: Path, group: str) -> list[int]:
+    """Return the slots of a group's complete checkpoint files in a directory."""
+    found = [path.stem.rpartition("-") for path in directory.glob("*.ckpt")]
+    return [int(slot) for name, _, slot in found if name == group and slot.isdecimal()]
+
+
 def inspect_checkpoint(path: Path, *, verify: bool = False) -> dict[str, object]:
     """Return what a checkpoint file says it is; with ``verify`` read all of it and recompute its digest.
 

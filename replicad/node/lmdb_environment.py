@@ -20,6 +20,10 @@ from typing import Protocol, Self, cast
 
 import lmdb
 
+from replicad.core.journal.startup import StoreFound
+from replicad.core.kv.machine import read_state
+from replicad.core.kv.store import StoreReader
+from replicad.core.model.errors import DamageError
 from replicad.core.model.limits import KEY_BYTES_MAX
 from replicad.node.reached import Reached
 from replicad.node.write_behind import Databases, Layer, changes, merged
@@ -34,6 +38,8 @@ FORMAT_VERSION = 2
 REACHED = "reached"
 TRUST = "trust"
 """The file, and the meta value of a group, that say whose content this is."""
+LOADING = "loading"
+"""The meta value of a group that is there while a checkpoint is being loaded."""
 
 
 class Writer(Protocol):
@@ -180,6 +186,21 @@ def _delete_files(path: Path) -> None:
 def identity_of(disk: str, machine_boot: str) -> bytes:
     """Return what says whose content this is; another format of entries or request records is another's."""
     return f"{FORMAT_VERSION} {disk} {machine_boot}".encode()
+
+
+def trusts(content: StoreReader, identity: bytes) -> bool:
+    """Return whether a group's content was committed by ``identity``, and no load was cut short."""
+    return content.get_meta(TRUST) == identity and content.get_meta(LOADING) is None
+
+
+def store_found(content: StoreReader, identity: bytes, reached: int) -> StoreFound | None:
+    """Return what a start finds of a group's content; ``reached``: its applied watermark (0: unknown)."""
+    if not trusts(content, identity):
+        return None
+    try:
+        return StoreFound(read_state(content)[0], reached)
+    except DamageError as error:
+        return StoreFound(damage=str(error))
 
 
 def open_databases(environment: lmdb.Environment, group: str, *, create: bool) -> Databases:

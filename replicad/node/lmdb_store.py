@@ -13,7 +13,16 @@ import lmdb
 from replicad.core.kv.machine import STATE, slot_of
 from replicad.core.kv.store import StoreFullError
 from replicad.core.model.errors import RequestError, check
-from replicad.node.lmdb_environment import MAP_SIZE, TRUST, StoreEnvironment, StoreView, identity_of, open_databases
+from replicad.node.lmdb_environment import (
+    LOADING,
+    MAP_SIZE,
+    TRUST,
+    StoreEnvironment,
+    StoreView,
+    identity_of,
+    open_databases,
+    trusts,
+)
 from replicad.node.write_behind import Layer
 
 __all__ = ["MAP_SIZE", "LmdbStore", "StoreEnvironment", "StoreFailedError", "StoreFullError", "StoreView"]
@@ -34,8 +43,6 @@ that make a layer full follows the last one's time.
 """
 UNWRITTEN_BYTES = 32 * 1024 * 1024
 """Of all groups' unwritten changes together; then the largest layer is written."""
-
-_LOADING = "loading"
 
 
 class StoreFailedError(Exception):
@@ -282,12 +289,12 @@ class LmdbStore:
 
         It is in the databases with this transaction's commit: a load that is cut short must be known to the next start.
         """
-        self._open().meta[_LOADING] = b"1" if loading else None
+        self._open().meta[LOADING] = b"1" if loading else None
         self._begin_direct()
 
     def trusted(self, disk: str, machine_boot: str) -> bool:
         """Return whether this group's content was committed by this disk on this boot, and no load was cut short."""
-        return self.get_meta(TRUST) == identity_of(disk, machine_boot) and self.get_meta(_LOADING) is None
+        return trusts(self, identity_of(disk, machine_boot))
 
     @contextmanager
     def view(self) -> Iterator[StoreView]:

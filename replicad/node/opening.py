@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicad.core.journal.recovery import DurableState
+from replicad.core.journal.startup import GroupFound, GroupStart, Source, StoreFound, judge_group, unusable
 from replicad.core.kv.machine import Machine
 from replicad.core.model.errors import DamageError
 from replicad.node.checkpoint import CheckpointFiles
 from replicad.node.identity import machine_boot_id
-from replicad.node.lmdb_store import LmdbStore, StoreEnvironment
+from replicad.node.lmdb_environment import StoreEnvironment, store_found
+from replicad.node.lmdb_store import LmdbStore
 from replicad.node.wal import MessageLog
 
 if TYPE_CHECKING:
@@ -48,28 +50,47 @@ def initial_members(definition: GroupDefinition, node: str) -> tuple[str, ...]:
 def open_log(
     data: DataDirectory, settings: Settings, log: structlog.stdlib.BoundLogger
 ) -> tuple[StoreEnvironment, MessageLog]:
-    """Open the message log; a damaged one is set aside, and the disk starts over with a new id (rule M4)."""
-    message_log = None
-    while message_log is None:
-        identity = data.identity
+    """Open message log and store; where they are damaged or contradict each other, the disk starts over (rule M4).
+
+    Then everything is set aside, and the disk has a new id. All groups are looked at before the node meets anybody.
+    """
+    while True:
         try:
-            message_log = MessageLog(
-                data.path,
-                identity.log,
-                rebooted=data.rebooted,
-                started_before=identity.started_before,
-                segment_bytes=settings.process.segment_bytes,
-                reserve_bytes=settings.process.reserve_bytes,
-            )
+            return _open_both(data, settings)
         except DamageError as error:
             log.warning("data_set_aside", reason=str(error), to=str(data.path / "damaged"))
             data.set_aside()
+
+
+def _open_both(data: DataDirectory, settings: Settings) -> tuple[StoreEnvironment, MessageLog]:
+    identity = data.identity
+    message_log = MessageLog(
+        data.path,
+        identity.log,
+        rebooted=data.rebooted,
+        started_before=identity.started_before,
+        segment_bytes=settings.process.segment_bytes,
+        reserve_bytes=settings.process.reserve_bytes,
+    )
     environment = StoreEnvironment(
         data.path / "store",
-        disk=data.identity.disk,
+        disk=identity.disk,
         machine_boot=machine_boot_id(),
         map_size=settings.process.store_map_bytes,
     )
+    try:
+        for group in environment.groups():
+            durable = message_log.recovery.states.get(group, DurableState())
+            files = CheckpointFiles(data.path / "checkpoints", settings.cluster, group).slots()
+            with environment.view(group) as view:
+                found = store_found(view, environment.identity, environment.reached_by(group))
+            contradiction = judge_group(GroupFound(durable, found, files)).contradiction
+            if contradiction:
+                raise DamageError(f"group {group}: {contradiction}")  # noqa: TRY301 - everything opened is closed below
+    except BaseException:
+        environment.close()
+        message_log.close()
+        raise
     return environment, message_log
 
 
@@ -88,59 +109,48 @@ def open_group(
     durable = message_log.recovery.states.pop(name, DurableState())
     store = LmdbStore(environment, name)
     files = CheckpointFiles(data.path / "checkpoints", settings.cluster, name)
-    checkpoint = durable.checkpoint.slot if durable.checkpoint else 0
     window = settings.limits.request_window_slots
-    rebuild = False
-    if store.trusted(data.identity.disk, machine_boot_id()):
+    machine: Machine | None = None
+    found = store_found(store, environment.identity, environment.reached_by(name))
+    if found is not None and not found.damage:
         try:
-            machine = _machine(store, window)
-            _check_log_reaches(machine.applied_slot, durable, files)
-            if machine.applied_slot >= checkpoint:
-                _apply_again(machine.applied_slot, environment.reached_by(name), durable)
-                return OpenedGroup(durable, store, machine, files, rebuild)
-        except StoreDamageError as error:
-            log.warning("store_damaged", group=name, reason=str(error))
+            machine = Machine(store, window)
+        except DamageError as error:
+            found = StoreFound(damage=str(error))
+    start = judge_group(GroupFound(durable, found, files.slots()))
+    if start.contradiction:
+        raise DamageError(start.contradiction)
+    if start.distrusted:
+        log.warning("store_damaged", group=name, reason=start.distrusted)
+    if machine is None or start.source is not Source.STORE:
+        start = _make_again(store, files, durable, start, log)
+        machine = Machine(store, window)
+    durable.committed = max(durable.committed, start.committed)
+    return OpenedGroup(durable, store, machine, files, start.source is Source.OTHERS)
+
+
+def _make_again(
+    store: LmdbStore,
+    files: CheckpointFiles,
+    durable: DurableState,
+    start: GroupStart,
+    log: structlog.stdlib.BoundLogger,
+) -> GroupStart:
+    """Clear the store, and load the checkpoint if that is what is gone on from; return what it comes to."""
     _clear(store)
-    if durable.checkpoint is not None:
-        log.info("store_rebuilding", group=name, checkpoint=checkpoint)
+    if durable.checkpoint is None:
+        return start
+    slot = durable.checkpoint.slot
+    log.info("store_rebuilding", group=store.group, checkpoint=slot)
+    if start.source is Source.CHECKPOINT:
         try:
             _load(files, durable.checkpoint, store)
         except (DamageError, FileNotFoundError) as error:
-            log.warning("checkpoint_unusable", group=name, checkpoint=checkpoint, reason=str(error))
             _clear(store)
-            rebuild = True
-    return OpenedGroup(durable, store, Machine(store, window), files, rebuild)
-
-
-class StoreDamageError(Exception):
-    """The store contradicts itself; it can be rebuilt."""
-
-
-def _machine(store: LmdbStore, window: int) -> Machine:
-    try:
-        return Machine(store, window)
-    except DamageError as error:
-        raise StoreDamageError(str(error)) from error
-
-
-def _check_log_reaches(applied: int, durable: DurableState, files: CheckpointFiles) -> None:
-    """Raise DamageError if the store has applied what the log does not hold: then the log is older than it was.
-
-    Slots are applied only when they are durable in the log, or come with a checkpoint whose file was kept first.
-    """
-    covered = durable.checkpoint.slot if durable.checkpoint else 0
-    if applied > covered and applied not in durable.entries and not files.path(applied).exists():
-        raise DamageError(f"the store has applied slot {applied}, and the message log ends before: it is an older one")
-
-
-def _apply_again(applied: int, reached: int, durable: DurableState) -> None:
-    """Have the slots committed that the store had applied and not yet written; DamageError if the log lacks one."""
-    for slot in range(applied + 1, reached + 1):
-        if slot not in durable.entries:
-            raise DamageError(
-                f"the store had applied slot {reached}, and the message log lacks slot {slot}: it is an older one"
-            )
-    durable.committed = max(durable.committed, reached)
+            start = unusable(start, str(error))
+    if start.source is Source.OTHERS:
+        log.warning("checkpoint_unusable", group=store.group, checkpoint=slot, reason=start.lacking)
+    return start
 
 
 def _clear(store: LmdbStore) -> None:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from replicad.core.journal.records import DroppedRecord, PromiseRecord, Record
-from replicad.core.journal.recovery import DurableState, Recovery, recover
-from replicad.core.journal.segments import FRAME_BYTES, SEGMENT_BYTES, Ending, LogIdentity, encode_record
+from replicad.core.journal.recovery import Recovery, recover
+from replicad.core.journal.segments import FRAME_BYTES, SEGMENT_BYTES, LogIdentity, encode_record
+from replicad.core.journal.startup import Action, LogFound, adopt_promises, judge_log
 from replicad.core.journal.writer import SegmentWriter
 from replicad.core.model.errors import DamageError, InvariantError
 from replicad.node.disk_operations import DiskOperations
@@ -90,7 +91,6 @@ class MessageLog:
         *,
         rebooted: bool,
         started_before: bool,
-        keep_above: Mapping[str, int] | None = None,
         segment_bytes: int = SEGMENT_BYTES,
         reserve_bytes: int = RESERVE_BYTES,
         full_retry_seconds: float = FULL_RETRY_SECONDS,
@@ -98,8 +98,8 @@ class MessageLog:
     ) -> None:
         """Recover ``directory/wal`` and ``directory/promise``; the result is :attr:`recovery`.
 
-        ``rebooted``, ``keep_above``: see ``core.journal.recovery.recover``. ``started_before``: this disk id has run
-        already, so an empty log is damage. Raises DamageError, FormatError and OSError.
+        ``rebooted``: see ``core.journal.recovery.recover``. ``started_before``: this disk id has run already, so an
+        empty log is damage. Raises DamageError, FormatError and OSError.
         """
         disk = disk or DiskOperations()
         self._files = SegmentFiles(directory / "wal", identity, disk)
@@ -107,7 +107,7 @@ class MessageLog:
         self._segment_bytes = segment_bytes
         self._reserve_bytes = reserve_bytes
         self._retry_seconds = full_retry_seconds
-        self.recovery = self._recover(identity, keep_above, rebooted=rebooted, started_before=started_before)
+        self.recovery = self._recover(identity, rebooted=rebooted, started_before=started_before)
         self._writer = SegmentWriter.resume(self.recovery, size=segment_bytes)
         self._spares = self.recovery.spares
         self._queue: queue.SimpleQueue[_Append | _Truncate | _Close] = queue.SimpleQueue()
@@ -174,21 +174,16 @@ class MessageLog:
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
-    def _recover(
-        self, identity: LogIdentity, keep_above: Mapping[str, int] | None, *, rebooted: bool, started_before: bool
-    ) -> Recovery:
+    def _recover(self, identity: LogIdentity, *, rebooted: bool, started_before: bool) -> Recovery:
         self._files.tidy()
-        recovery = recover(self._files.read_all(), identity, rebooted=rebooted, keep_above=keep_above)
-        if not recovery.segment and started_before:
-            raise DamageError("the message log is gone: this disk id has one, and the directory wal holds none")
-        promises = self._promise_file.load()
-        # Only a power cut can take the log's first and only flush and leave the promise file (S1).
-        emptied = bool(promises) and not rebooted and recovery.ending is Ending.CLEAN
-        if started_before and not recovery.records and (recovery.segment > 1 or emptied):
-            raise DamageError("the message log is empty, and this disk id has one: records are gone")
-        for group, epoch in promises.items():
-            state = recovery.states.setdefault(group, DurableState())
-            state.promised = max(state.promised, epoch)
+        recovery = recover(self._files.read_all(), identity, rebooted=rebooted)
+        gone = not recovery.segment and started_before
+        promises = {} if gone else self._promise_file.load()  # which would make the file anew
+        found = LogFound(recovery, "", promises, started_before, rebooted)
+        decision = judge_log(found)
+        if decision.action is Action.SET_ASIDE:
+            raise DamageError(decision.reason)
+        adopt_promises(recovery, promises)
         if not recovery.segment:
             self._files.create(1, self._segment_bytes)
         self._files.put_right(recovery)

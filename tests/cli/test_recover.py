@@ -179,12 +179,21 @@ def test_a_directory_of_another_node_or_cluster(place):
 
 
 def test_a_disk_that_was_lost(place):
-    """What was set aside and began anew has nothing to go on from."""
-    place.make()
+    """What was set aside and began anew has nothing to go on from, whatever it has fetched since."""
+    place.make(disks={"n1": "1" * 16, "n2": "2" * 16})
     data = DataDirectory(place.data, "c", "n3")
     data.set_state(LOST)
     data.close()
     assert "was damaged and set aside" in place.refused(*CONSENT)
+
+
+def test_a_disk_that_was_lost_and_died_when_it_had_just_been_readmitted(place):
+    """Its log shows the vote, although the identity file does not say so yet."""
+    place.make()
+    data = DataDirectory(place.data, "c", "n3")
+    data.set_state(LOST)
+    data.close()
+    assert "n3 is the only voter now" in place.recover(*CONSENT).output
 
 
 def test_damage(place):
@@ -205,7 +214,7 @@ def test_a_checkpoint_that_is_gone(place):
     """Without the state below, the log is no whole."""
     place.make(more=[CheckpointRecord(3, b"d" * 16)])
     said = place.refused(*CONSENT)
-    assert "is not whole: its checkpoint default-3.ckpt cannot be read" in said
+    assert "is not whole: the file of checkpoint 3 is gone" in said
     (place.data / "checkpoints").mkdir()
     (place.data / "checkpoints" / "default-3.ckpt").write_bytes(b"x" * 100)
     assert "is not whole: its checkpoint default-3.ckpt is damaged" in place.refused(*CONSENT)

@@ -387,7 +387,7 @@ BAD_FILES = (
         "the checkpoint is gone, and no store to trust",
         _untrusted(_remove(CKPT)),
         FETCHED,
-        f"default-{CHECKPOINT}.ckpt",
+        f"the file of checkpoint {CHECKPOINT} is gone",
         "the log before it is gone on purpose",
     ),
     BadFile(

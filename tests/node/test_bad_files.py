@@ -8,7 +8,9 @@ from hashlib import blake2b
 import pytest
 
 from replicad.core.journal.segments import FormatError
+from replicad.core.journal.startup import Action, Source
 from replicad.node.identity import LOST, OK, DataDirectory, DirectoryError
+from replicad.node.offline import read_offline
 from replicad.node.opening import open_group, open_log
 from replicad.node.settings import load
 from tests.node.bad_files import (
@@ -139,3 +141,37 @@ def test_bad_file(row, pattern, tmp_path):
     again = Start(root)
     assert again.disk == start.disk
     again.close()
+
+
+OFFLINE = {
+    SET_ASIDE: (Action.SET_ASIDE, None),
+    REBUILT: (Action.GO_ON, Source.CHECKPOINT),
+    FETCHED: (Action.GO_ON, Source.OTHERS),
+    GOES_ON: (Action.GO_ON, Source.STORE),
+}
+
+
+@pytest.mark.parametrize("row", BAD_FILES, ids=lambda row: row.what)
+def test_what_a_start_does_is_known_without_one(row, pattern, tmp_path):
+    """What recover, inspect and doctor foresee is what the next start then does, and looking changes nothing."""
+    root = tmp_path / "copy"
+    shutil.copytree(pattern, root)
+    data = root / "n1"
+    Start(root).close()
+    held = row.harm(data)
+    if held is not None:
+        os.close(held)  # the lock is asked for elsewhere
+        return
+    harmed = content(data)
+    if row.outcome == REFUSED:
+        try:
+            with read_offline(data, "c", "n1") as found:
+                assert found.decision.action is Action.REFUSE
+        except (DirectoryError, FormatError):
+            return
+    else:
+        with read_offline(data, "c", "n1") as found:
+            source = found.groups["default"].start.source if found.decision.action is Action.GO_ON else None
+            assert (found.decision.action, source) == OFFLINE[row.outcome]
+            assert found.sentences()
+    assert content(data) == harmed

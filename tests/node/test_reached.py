@@ -2,10 +2,6 @@ from random import Random
 
 import pytest
 
-from replicad.core.journal.records import EntryRecord
-from replicad.core.journal.recovery import DurableState
-from replicad.core.model.errors import DamageError
-from replicad.node import opening
 from replicad.node.reached import CELL_BYTES, CELLS, Reached
 
 
@@ -61,15 +57,3 @@ def test_zero_says_that_nothing_is_known(path):
     file = Reached(path)
     assert (file.slot("a"), file.slot("b")) == (0, 0)
     file.close()
-
-
-def test_slots_that_were_applied_are_committed_at_the_next_start_if_the_log_has_them():
-    """They are applied again without asking anybody; a log that lacks one of them is an older one."""
-    entries = {slot: EntryRecord(slot, 1, 0, decided=False, value=b"") for slot in range(3, 9)}
-    durable = DurableState(entries=entries, committed=4)
-    opening._apply_again(2, 7, durable)
-    assert durable.committed == 7
-    opening._apply_again(6, 0, durable)
-    assert durable.committed == 7
-    with pytest.raises(DamageError, match="lacks slot 9: it is an older one"):
-        opening._apply_again(7, 10, durable)

@@ -5,7 +5,7 @@ Segments are read one at a time, in order, so that memory holds one segment and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from replicad.core.journal.records import (
@@ -27,7 +27,7 @@ class DurableState:
     """What one group's replica has on disk.
 
     ``entries`` holds the value accepted last per slot, or the decided one. Entries up to the checkpoint's slot are
-    dropped, except those above ``keep_above`` (the slot that the store has applied, if that is lower).
+    dropped.
     """
 
     promised: int = 0
@@ -35,7 +35,6 @@ class DurableState:
     committed: int = 0
     checkpoint: CheckpointRecord | None = None
     formation: bytes = b""
-    keep_above: int | None = None
     slot_promises: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Slot -> the ``(epoch, round)`` that was promised for it alone."""
 
@@ -55,8 +54,7 @@ class DurableState:
                 if self.checkpoint is None or record.slot > self.checkpoint.slot:
                     self.checkpoint = record
                     self.committed = max(self.committed, record.slot)
-                    floor = self._floor()
-                    self.entries = {slot: entry for slot, entry in self.entries.items() if slot > floor}
+                    self.entries = {slot: entry for slot, entry in self.entries.items() if slot > record.slot}
                     self.slot_promises = {s: ballot for s, ballot in self.slot_promises.items() if s > record.slot}
             case FormationRecord():
                 self.formation = record.configuration
@@ -65,17 +63,11 @@ class DurableState:
         if not record.decided:
             # Whoever accepts at an epoch has promised it (rule A1). A decided value may have been learnt instead.
             self.promised = max(self.promised, record.epoch)
-        if record.slot <= self._floor():
+        if self.checkpoint is not None and record.slot <= self.checkpoint.slot:
             return
         known = self.entries.get(record.slot)
         if known is None or record.decided or not known.decided:
             self.entries[record.slot] = record
-
-    def _floor(self) -> int:
-        """Return the slot up to which entries are not kept."""
-        if self.checkpoint is None:
-            return 0
-        return self.checkpoint.slot if self.keep_above is None else min(self.keep_above, self.checkpoint.slot)
 
     def missing_slot(self) -> int:
         """Return the first committed slot above the checkpoint whose value is not here, or 0."""
@@ -112,18 +104,11 @@ class Recovery:
     records: int = 0
 
 
-def recover(
-    segments: Iterable[tuple[int, bytes | bytearray]],
-    identity: LogIdentity,
-    *,
-    rebooted: bool,
-    keep_above: Mapping[str, int] | None = None,
-) -> Recovery:
+def recover(segments: Iterable[tuple[int, bytes | bytearray]], identity: LogIdentity, *, rebooted: bool) -> Recovery:
     """Return what ``(number, bytes)`` of all segments, in order of their numbers, hold.
 
-    ``rebooted``: see :func:`segments.scan`. ``keep_above``: group -> applied slot of its store, see
-    :class:`DurableState`. Raises DamageError for anything but a clean end or a last record that was cut short, and
-    FormatError for a log of an unknown version.
+    ``rebooted``: see :func:`segments.scan`. Raises DamageError for anything but a clean end or a last record that was
+    cut short, and FormatError for a log of an unknown version.
     """
     recovery = Recovery()
     previous = 0
@@ -132,7 +117,7 @@ def recover(
             raise DamageError(f"segment {previous + 1} of the message log is missing: segment {number} is there")
         previous = number
         check_header(number, data, identity)
-        _take(recovery, number, len(data), scan(data, number, rebooted=rebooted), keep_above or {})
+        _take(recovery, number, len(data), scan(data, number, rebooted=rebooted))
     for group, state in recovery.states.items():
         missing = state.missing_slot()
         if missing:
@@ -157,7 +142,7 @@ def _owner(identity: LogIdentity) -> str:
     return f"node {identity.node!r} of cluster {identity.cluster!r} with disk id {identity.disk}"
 
 
-def _take(recovery: Recovery, number: int, size: int, result: ScanResult, keep_above: Mapping[str, int]) -> None:
+def _take(recovery: Recovery, number: int, size: int, result: ScanResult) -> None:
     """Add the next segment."""
     if result.ending is Ending.DAMAGED:
         raise DamageError(result.reason)
@@ -182,7 +167,7 @@ def _take(recovery: Recovery, number: int, size: int, result: ScanResult, keep_a
             continue
         state = recovery.states.get(group)
         if state is None:
-            state = recovery.states[group] = DurableState(keep_above=keep_above.get(group))
+            state = recovery.states[group] = DurableState()
         state.replay(record)
         if isinstance(record, EntryRecord | SlotPromiseRecord):
             highest[group] = max(highest.get(group, 0), record.slot)

@@ -41,9 +41,9 @@ class Files:
         if number not in self.segments:
             self.segments[number] = bytearray(encode_header(IDENTITY, number, SIZE).ljust(SIZE, b"\0"))
 
-    def recover(self, *, rebooted=False, keep_above=None):
+    def recover(self, *, rebooted=False):
         """Recover from what is there."""
-        return recover(sorted(self.segments.items()), IDENTITY, rebooted=rebooted, keep_above=keep_above)
+        return recover(sorted(self.segments.items()), IDENTITY, rebooted=rebooted)
 
 
 def entry(slot, value=b"v", *, epoch=5, decided=False):
@@ -150,13 +150,11 @@ def test_segments_below_a_checkpoint_are_removable_and_the_rest_is_recovered():
     assert sorted(state.entries) == [5, 6]
 
 
-def test_entries_that_the_store_has_not_applied_are_kept_below_the_checkpoint():
-    """A store that is behind the group's checkpoint finds what it lacks in the log."""
+def test_entries_up_to_the_checkpoint_are_not_kept():
+    """The checkpoint's file has what they say."""
     files = Files()
     files.flush(*(entry(slot) for slot in range(1, 11)), CheckpointRecord(8, b"d" * 16))
     assert sorted(files.recover().states["g"].entries) == [9, 10]
-    assert sorted(files.recover(keep_above={"g": 6}).states["g"].entries) == [7, 8, 9, 10]
-    assert sorted(files.recover(keep_above={"g": 10}).states["g"].entries) == [9, 10]
 
 
 def test_the_latest_acceptance_counts_unless_the_slot_was_decided():
