@@ -169,6 +169,9 @@ class SimulatedProcess:
 
     def _actions(self, effects: Effects) -> Iterator[None]:
         """Carry out one step's effects in their order; stops after every action."""
+        if effects.distrust:
+            self.node.store_broken = True
+            yield
         if effects.append:
             self._append(effects)
             yield
@@ -199,8 +202,6 @@ class SimulatedProcess:
             yield
         for name, fields in effects.events:
             self.simulator.count(name)
-            if name == "rebuilding":
-                self.node.store_broken = True  # as the real node distrusts its store from here on
             self.simulator.note(self.name, " ".join([name, *(f"{k}={v}" for k, v in fields.items())]))
         if effects.halt:
             raise Violation("halt", f"{self.name} stopped for good: {effects.halt}")

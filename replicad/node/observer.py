@@ -45,6 +45,10 @@ class MetricsObserver:
         """Count a checkpoint by its outcome."""
         self.node.metrics.checkpoints.labels(group, outcome).inc()
 
+    def diverged(self, group: str) -> None:
+        """Count a state that contradicts the others'."""
+        self.node.metrics.digest_mismatches.labels(group).inc()
+
     def role(self, group: str, role: str, epoch: int) -> None:
         """Count and log a change of role; what the cluster knows of the group may be out of date."""
         self.node.metrics.role_changes.labels(group, role).inc()

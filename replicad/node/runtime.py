@@ -215,9 +215,6 @@ class NodeRuntime:
         self.log.info(name, group=group, **fields)
         if name in TELLING:
             self.directory.wake()
-        if name == "rebuilding":
-            self.environment.distrust()  # should the process die before the others' state is here
-            self.metrics.digest_mismatches.labels(group).inc()
 
     def _on_flush(self, seconds: float, size: int, records: int) -> None:
         self.metrics.flush_seconds.observe(seconds)

@@ -158,6 +158,9 @@ class Group:
         if not effects:
             return
         ports = self.engine.ports
+        if effects.distrust:
+            self.store.distrust()
+            self.observer.diverged(self.name)
         if effects.append:
             self.active_at = ports.now()
             reserved = not any(type(record) is EntryRecord for record in effects.append)

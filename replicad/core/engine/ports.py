@@ -120,5 +120,8 @@ class Observer(Protocol):
     def checkpoint(self, group: str, slot: int, outcome: str) -> None:
         """A checkpoint ended: "ok" (committed by the group) or "failed"."""
 
+    def diverged(self, group: str) -> None:
+        """The state here contradicts the others', and is made anew from theirs."""
+
     def role(self, group: str, role: str, epoch: int) -> None:
         """The replica has another role."""

@@ -20,6 +20,7 @@ class Effects:
 
     The driver (real node or simulator) does exactly this:
 
+    0. with ``distrust``: sees to it that no start goes on from what the store holds now, before anything else;
     1. gives ``append`` to the journal; if it is not empty it gets a new flush ticket, and the driver calls
        ``replica.durable(ticket, now)`` once all of it is on disk (tickets are completed in order);
     2. sends ``send`` at once;
@@ -30,6 +31,8 @@ class Effects:
     6. ``transfer``: deals with the store's large bodies (checkpoint files), see the single kinds.
     """
 
+    distrust: bool = False
+    """The store's content is in doubt: if this process dies before the others' state is here, it must not be used."""
     append: list[Record] = field(default_factory=list)
     send: list[tuple[str, Message]] = field(default_factory=list)
     send_durable: list[tuple[str, Message]] = field(default_factory=list)
@@ -51,7 +54,8 @@ class Effects:
     def __bool__(self) -> bool:
         """Return whether there is anything to do."""
         return bool(
-            self.append
+            self.distrust
+            or self.append
             or self.send
             or self.send_durable
             or self.apply

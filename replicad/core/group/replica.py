@@ -417,6 +417,7 @@ class Replica:
         self.digests.clear()
         if not state.rebuilding:
             state.rebuilding = True
+            state.out.distrust = True
             state.event("rebuilding", why=why)
 
     def _tick_office(self, office: Office) -> None:

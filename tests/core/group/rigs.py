@@ -128,6 +128,7 @@ class Rig:
         self.changes = []
         self.transfers = []
         self.events = []
+        self.distrusted = False
         self.halted = self.forgotten = ""
         self.peers = [name for name in names(count) if name != node]
         self.replica = Replica(
@@ -185,6 +186,7 @@ class Rig:
 
     def take(self, effects):
         """Carry out effects in their order."""
+        self.distrusted = self.distrusted or effects.distrust
         if effects.append:
             self.records += effects.append
             self.tickets += 1
