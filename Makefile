@@ -49,10 +49,12 @@ docs: $(DEV) ## write the tables of the docs again from the code
 	$(BIN)/python -m tests.pages
 
 # Measured before a release, on a quiet machine; each has --help. They take about half an hour together.
-drills: $(DEV) ## measure failover, read-back, protocols, members, groups, wiped disks, a million keys
+drills: $(DEV) ## measure failover, rolling restarts, read-back, protocols, members, groups, wiped disks, a million keys
 	$(BIN)/python -m drills.read_back
 	$(BIN)/python -m drills.failover
 	$(BIN)/python -m drills.failover --protocol active
+	$(BIN)/python -m drills.rolling
+	$(BIN)/python -m drills.rolling --protocol active
 	$(BIN)/python -m drills.protocols --write
 	$(BIN)/python -m drills.grow
 	$(BIN)/python -m drills.grow --protocol active

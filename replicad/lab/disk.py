@@ -6,8 +6,8 @@ The protocol promises to survive:
   written may be cut short at any byte;
 * the death of the machine at any moment: of what was not flushed each sector is kept, lost or garbage, in any order;
   the machine's boot id changes;
-* flushes of any duration (a *hang*), and a full disk: what has been appended before is flushed once there is space
-  again, promises (for which space is reserved) at once;
+* flushes of any duration (a *hang*, or a disk that is slow for good), and a full disk: what has been appended before
+  is flushed once there is space again, promises (for which space is reserved) at once;
 * *rot* (a changed byte, a zeroed range or a missing segment) in what was flushed before the last record was written,
   and the loss (*wipe*) of a whole data directory, on no more than a minority of the members at once: a member counts as
   lost from the damage until it has been re-admitted. The damage must be noticed at the next start; the disk then gets a
@@ -39,6 +39,8 @@ class VirtualDisk:
         self.segment_bytes = segment_bytes
         self.promises: dict[str, int] = {}
         """The promise file beside the log: group -> epoch; always durable."""
+        self.slow_us = 0
+        """Every flush takes so much longer, whichever process asks for it."""
         self._random = random
         self._segments: dict[int, bytearray] = {}
         self._pending: list[PendingWrite] = []

@@ -48,6 +48,8 @@ class Nemesis:
         self._enabled = [pull for _, mean, pull in kinds[:-2] if mean]
         kinds.append(("storm", settings.storm_us, self._storm))
         kinds.append(("diverge", settings.diverge_us, self._diverge))
+        kinds.append(("stop", settings.stop_us, self._stop))
+        kinds.append(("slow", settings.slow_us, self._slow))
         for name, mean, pull in kinds:
             if mean:
                 self._randoms[name] = Random(f"{self._simulator.seed}/faults/{name}")
@@ -168,6 +170,16 @@ class Nemesis:
 
         self._after(1_000_000, leave)
 
+    def _stop(self, random: Random) -> None:
+        """SIGTERM: the process ends as soon as it may, after a while in any case, and starts again later."""
+        node = self._any(random)
+        outage = self._outage(random)
+        process = node.process
+        if process is None or process.leaving:
+            return
+        self._simulator.count("fault stop")
+        self._simulator.stop(node.name, lambda: self._after(outage, node.start))
+
     def _checkpoint(self, random: Random) -> None:
         process = self._any(random).process
         if process is not None:
@@ -214,6 +226,23 @@ class Nemesis:
     def _hang(self, random: Random) -> None:
         self._simulator.count("fault hang")
         self._simulator.hang(self._any(random).name, self._outage(random))
+
+    def _slow(self, random: Random) -> None:
+        """Slow a disk down, for seconds, also across restarts."""
+        node = self._any(random)
+        slow_us = random.randrange(100_000, 1_000_000)
+        duration = random.randrange(1_000_000, 8_000_000)
+        if node.disk.slow_us:
+            return
+        self._simulator.count("fault slow disk")
+        node.note(f"disk is slower by {slow_us // 1_000} ms")
+        node.disk.slow_us = slow_us
+
+        def undo() -> None:
+            node.note("disk is as fast as before")
+            node.disk.slow_us = 0
+
+        self._after(duration, undo)
 
     def _fill(self, random: Random) -> None:
         node = self._any(random)

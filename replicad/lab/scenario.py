@@ -275,7 +275,7 @@ class Scenario:
         if process is not None:
             self.stage.note(words[0], "is asked to leave")
             process.leave()
-            self._until(lambda: process.replica.idle_of_office, "hand over")
+            self._until(lambda: process.replica.may_end, "hand over")
 
     # --- clients ------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 EVENTS_MAX = 3_000_000
 """A run with more events is a storm of messages."""
+GRACE_US, LOOK_US = 2_000_000, 10_000
+"""A node that was asked to stop looks so often whether it may end, and ends in any case after this long."""
 
 
 class Simulator:
@@ -155,6 +157,27 @@ class Simulator:
         """Start a node that is down."""
         self.nodes[name].start()
 
+    def stop(self, name: str, ended: Callable[[], None]) -> None:
+        """Ask a node to stop (SIGTERM): it ends once it may, at the latest after :data:`GRACE_US`; then ``ended()``."""
+        node = self.nodes[name]
+        process = node.process
+        if process is None:
+            return
+        self.note(name, "is asked to stop")
+        process.post(process.leave)
+        end = self.queue.now + GRACE_US
+
+        def look() -> None:
+            if node.process is not process:
+                return
+            if self.queue.now >= end or (process.leaving and process.replica.may_end):
+                node.crash(power=False)
+                ended()
+            else:
+                self.queue.after(LOOK_US, look)
+
+        self.queue.after(LOOK_US, look)
+
     def pause(self, name: str) -> None:
         """Stop a process (SIGSTOP)."""
         process = self.nodes[name].process
@@ -181,6 +204,7 @@ class Simulator:
         self.network.heal()
         self._lost_reply_ppm = 0
         for name, node in self.nodes.items():
+            node.disk.slow_us = 0
             if node.process is not None:
                 node.process.put_out_fuse()
                 node.process.replica.change_requests.pending.clear()

@@ -34,6 +34,10 @@ class NemesisFaults:
     storm_us: int = 0
     """Several of the faults above that this seed has, within a tenth of a second."""
     hand_over_us: int = 0
+    stop_us: int = 0
+    """An orderly stop (SIGTERM): the process ends as soon as it may, and starts again."""
+    slow_us: int = 0
+    """A disk whose flushes take tenths of seconds longer, for seconds."""
     diverge_us: int = 0
     """One machine's state gets something that the others do not have (a minority's, at any time)."""
     checkpoint_us: int = 0
@@ -109,7 +113,9 @@ def draw(seed: int, nodes: int) -> Swarm:
     limits = _limits(Random(f"{seed}/limits"))
     limits = _ticket_limits(limits, Random(f"{seed}/limits/tickets"))
     random = Random(f"{seed}/swarm")
-    nemesis = replace(_nemesis(Random(f"{seed}/swarm/nemesis")), diverge_us=_diverge_us(seed), **_changes(seed))
+    nemesis = replace(
+        _nemesis(Random(f"{seed}/swarm/nemesis")), diverge_us=_diverge_us(seed), **_changes(seed), **_leases(seed)
+    )
     founders = nodes
     if nemesis.change_us:
         nemesis = replace(nemesis, rot_us=0, wipe_us=0, diverge_us=0)
@@ -212,6 +218,14 @@ def _changes(seed: int) -> dict[str, int]:
     return {
         "switch_us": _maybe(random, 300_000, 500_000, 4_000_000),
         "change_us": _maybe(random, 300_000, 300_000, 2_000_000),
+    }
+
+
+def _leases(seed: int) -> dict[str, int]:
+    random = Random(f"{seed}/swarm/leases")
+    return {
+        "stop_us": _maybe(random, 400_000, 500_000, 4_000_000),
+        "slow_us": _maybe(random, 300_000, 1_000_000, 5_000_000),
     }
 
 

@@ -133,7 +133,8 @@ class VirtualLog:
             self._create(write.segment)
             self._disk.write(write.segment, write.position, write.data)
         span = self._faults.flush_max_us - self._faults.flush_min_us
-        self._queue.after(self._faults.flush_min_us + int(self._random.random() * span), self._flushed)
+        duration = self._faults.flush_min_us + int(self._random.random() * span) + self._disk.slow_us
+        self._queue.after(duration, self._flushed)
 
     def _flushed(self) -> None:
         if self._stopped:

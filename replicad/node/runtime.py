@@ -289,7 +289,7 @@ class NodeRuntime:
         return await asyncio.shield(self._stopping)
 
     async def leave(self) -> None:
-        """Hand over offices before an orderly stop, in bounded time."""
+        """Hand over offices and leases before an orderly stop, in bounded time."""
         self.directory.close()
         self.engine.leave()
         for _ in range(LEAVING_TURNS):

@@ -1,4 +1,4 @@
-"""A primary that is asked to stop (SIGTERM) hands its office over."""
+"""A node that is asked to stop (SIGTERM) hands over what it has: its office, or its lease."""
 
 from __future__ import annotations
 
@@ -22,8 +22,30 @@ async def test_a_leaving_primary_hands_over(tmp_path):
         assert load.indefinite == {}
         assert load.refused == 0
         assert "[critical" not in cluster[first].printed()
+        assert "lease_returned" in cluster[first].printed()  # it did not wait until they had run out
         cluster.start(first)
         await verify(cluster, load)
+
+
+async def test_a_leaving_follower_gives_its_lease_back(tmp_path):
+    """The coordinator drops it because it said so, not because it fell silent; writers elsewhere see nothing of it."""
+    async with running(tmp_path) as cluster:
+        first = await cluster.primary()
+        follower = await cluster.follower()
+        async with Load([cluster[first]]) as load:
+            await load.more(200)
+            assert await cluster[follower].terminate() == 0
+            assert "lease_returned" in _of_member(cluster[first].printed(), follower)
+            await load.more(200)
+        assert load.indefinite == {}
+        assert load.refused == 0
+        cluster.start(follower)
+        await verify(cluster, load)
+
+
+def _of_member(printed: str, name: str) -> str:
+    """Return the lines of the log that are about one member."""
+    return "\n".join(line for line in printed.splitlines() if f"member={name}" in line)
 
 
 async def test_all_nodes_leave_and_come_back(tmp_path):

@@ -232,11 +232,11 @@ class Engine:
     # --- leaving ----------------------------------------------------------------------------------------------------
 
     def leave(self) -> None:
-        """Begin to hand over every office."""
+        """Begin to hand over every office, and to give back every lease."""
         for group in self.groups.values():
             group.leave()
 
     @property
     def left(self) -> bool:
-        """Whether every office is handed over."""
-        return all(group.replica.idle_of_office for group in self.groups.values())
+        """Whether that is done in every group."""
+        return all(group.replica.may_end for group in self.groups.values())

@@ -51,6 +51,8 @@ class Acceptor:
         self.released_to = ""
         self.lease_until = 0
         self.lease_slot = 0
+        self.lease_request = 0
+        """The newest request that a grant was taken for."""
         self.lease_asked_after = 0
         """Grants for requests made before this are refused: the lease was given back."""
         self.slots = Slots(state, self)
@@ -250,12 +252,16 @@ class Acceptor:
         )
 
     def wants_lease(self) -> bool:
-        """Return whether to ask for a lease; otherwise give back what there is (V2: stuck or full disks do)."""
-        state = self.state
-        if state.rebuilding or state.full or state.leaving or state.stalled():
+        """Return whether to ask for a lease; otherwise read under none from now on (V2: stuck or full disks do)."""
+        if not self.fit():
             self.drop_lease()
             return False
         return True
+
+    def fit(self) -> bool:
+        """Return whether this replica should have a lease, or an office, at all."""
+        state = self.state
+        return not (state.rebuilding or state.full or state.leaving or state.drained or state.stalled())
 
     def drop_lease(self) -> None:
         """Read no more, and take no grant for a request made before now."""
@@ -270,6 +276,7 @@ class Acceptor:
             return
         self.lease_until = max(self.lease_until, self.lease_end(message))
         self.lease_slot = message.grant_slot
+        self.lease_request = max(self.lease_request, message.grant_request)
 
     def lease_end(self, message: Heartbeat) -> int:
         """Return when a granted lease ends: anchored at the own request, never at receipt (L3)."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicad.core.model.messages import LeaseRecall
+
 if TYPE_CHECKING:
     from replicad.core.group.state import GroupState
-    from replicad.core.model.messages import HeartbeatAck
+    from replicad.core.model.messages import HeartbeatAck, LeaseReturn
 
 ROUNDS_KEPT = 64
 
@@ -41,6 +43,11 @@ class Peer:
     request_granted: int = 0
     granted_until: int = 0
     """On the coordinator's clock: no read under its grants happens after this."""
+    returned: tuple[int, int] = (0, 0)
+    """Boot and request of the newest return: what that process asked for up to then is granted no more."""
+    willing: bool = True
+    """It would take the office; not if, say, it is about to stop."""
+    recalled_at: int = 0
     sent_to: int = 0
     """Highest slot sent to it."""
     resent_at: int = 0
@@ -101,7 +108,40 @@ class Authority:
             peer.granted_until = 0  # it gave its lease back, and takes no grant for an earlier request
         peer.acked_sequence = message.sequence
         peer.applied = message.applied
-        peer.lease_request = message.lease_request
+        boot, request = peer.returned
+        over = message.boot == boot and message.lease_request <= request
+        peer.lease_request = 0 if over else message.lease_request
+        if peer.lease_request:
+            peer.willing = True
+
+    def on_return(self, peer: Peer, message: LeaseReturn) -> bool:
+        """Note that a member gave its leases back; returns whether none of its grants lasts any longer (V2).
+
+        A return says nothing of another process's leases, nor of a lease that was asked for after it.
+        """
+        if peer.boot not in {0, message.boot}:
+            return False
+        boot, request = peer.returned
+        if message.boot != boot or message.request > request:
+            peer.returned = (message.boot, message.request)
+            peer.willing = message.willing
+        if peer.lease_request <= message.request:
+            peer.lease_request = 0
+        if self.covers(message, peer):
+            peer.granted_until = 0
+        return self.state.now >= peer.granted_until
+
+    def covers(self, message: LeaseReturn, peer: Peer) -> bool:
+        """Return whether everything granted to this process answered requests that the return speaks of."""
+        return peer.request_granted <= message.request
+
+    def recall(self) -> None:
+        """Ask those who may read under a grant to give it back (again every half heartbeat)."""
+        state = self.state
+        for name, peer in self.peers.items():
+            if state.now < peer.granted_until and state.now - peer.recalled_at >= state.limits.heartbeat_us // 2:
+                peer.recalled_at = state.now
+                state.send(name, LeaseRecall(state.epoch, peer.request_granted))
 
     def note_matched(self, peer: Peer, matched: int) -> None:
         """Note what a member has durably accepted."""

@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from replicad.core.group.replica import Replica
 
 OfficeMessage = (
-    m.Accepted | m.HeartbeatAck | m.ReadProbe | m.CheckpointRequest | m.TicketRequest | m.SlotPromise | m.SlotAccepted
+    m.Accepted
+    | m.HeartbeatAck
+    | m.LeaseReturn
+    | m.ReadProbe
+    | m.CheckpointRequest
+    | m.TicketRequest
+    | m.SlotPromise
+    | m.SlotAccepted
 )
 
 
@@ -98,6 +105,7 @@ def _dispatch_member(replica: Replica, sender: str, disk: str, message: m.Messag
         case (
             m.Accepted()
             | m.HeartbeatAck()
+            | m.LeaseReturn()
             | m.ReadProbe()
             | m.CheckpointRequest()
             | m.TicketRequest()
@@ -110,6 +118,10 @@ def _dispatch_member(replica: Replica, sender: str, disk: str, message: m.Messag
             replica.acceptor.on_committed(sender, message)
         case m.Heartbeat():
             replica.on_heartbeat(sender, message)
+        case m.LeaseRecall():
+            replica.returns.on_recall(sender, message)
+        case m.LeaseReturned():
+            replica.returns.on_returned(sender, message)
         case m.PreVote():
             replica.acceptor.on_pre_vote(sender, message)
         case m.PreVoteAnswer():
@@ -126,6 +138,7 @@ def _dispatch_member(replica: Replica, sender: str, disk: str, message: m.Messag
             replica.election.on_values(sender, message)
         case m.Release():
             replica.acceptor.on_release(sender, message)
+            replica.election.tick()  # the successor stands at once
         case m.ForwardRefused():
             replica.contact.on_refused(message)
         case m.Durable():
@@ -152,6 +165,9 @@ def _dispatch_office(
                 office.on_heartbeat_ack(sender, message)
                 replica.checkpoints.on_report(sender, message)
                 replica.digests.on_report(sender, message.digest_slot, message.digest)
+        case m.LeaseReturn():
+            if message.epoch == office.epoch:
+                office.on_lease_return(sender, message)
         case m.ReadProbe():
             replica.desk.add(sender, message.boot, message.probe, confirmed=message.confirmed, office=office)
         case m.CheckpointRequest():

@@ -100,8 +100,7 @@ class Election:
 
     def may_stand(self) -> bool:
         """Return whether this replica could serve as coordinator at all."""
-        state = self.state
-        return state.is_voter() and not (state.rebuilding or state.full or state.leaving or state.stalled())
+        return self.state.is_voter() and self.acceptor.fit()
 
     def _patience(self) -> int:
         if self.acceptor.released_to == self.state.node:

@@ -24,6 +24,8 @@ from replicad.core.model.messages import (
     ForwardRefused,
     Heartbeat,
     HeartbeatAck,
+    LeaseReturn,
+    LeaseReturned,
     Ticket,
 )
 from replicad.core.model.operations import (
@@ -454,6 +456,14 @@ class Office:
             self.resend(sender, message.matched)
         elif not self.open and message.matched < state.log.committed and peer.sent_to <= state.log.committed:
             peer.sent_to = max(peer.sent_to, state.log.committed)  # it fetches committed slots itself
+
+    def on_lease_return(self, sender: str, message: LeaseReturn) -> None:
+        """A member gave its lease back: from now on no commit waits for it."""
+        if self.authority.on_return(self.authority.peers[sender], message):
+            if sender in self.view.joined:
+                self.state.event("lease_returned", member=sender)
+            self.tend_view()
+            self.state.send(sender, LeaseReturned(self.epoch, message.boot, message.request, self.assigned))
 
     def tend_view(self) -> None:
         """Take fit members into the view and drop unfit ones."""

@@ -12,6 +12,7 @@ from replicad.core.group.configuration import Configuration
 from replicad.core.group.contact import Contact
 from replicad.core.group.dispatch import dispatch
 from replicad.core.group.election import Election
+from replicad.core.group.lease_return import LeaseReturns
 from replicad.core.group.membership import Membership
 from replicad.core.group.office import Office
 from replicad.core.group.probes import ProbeDesk
@@ -80,6 +81,7 @@ class Replica:
         )
         self.office: Office | None = None
         self.acceptor = Acceptor(self.state, self.become_follower, lambda: self.tenure.ends(self.office))
+        self.returns = LeaseReturns(self.state, self.acceptor)
         self.election = Election(
             self.state, self.acceptor, self.become_candidate, self.become_coordinator, self.become_follower
         )
@@ -132,6 +134,11 @@ class Replica:
     def idle_of_office(self) -> bool:
         """Whether a hand-over is done: not in office and not standing for it."""
         return self.state.role not in {Role.COORDINATOR, Role.CANDIDATE}
+
+    @property
+    def may_end(self) -> bool:
+        """Whether a node that was asked to leave may end: it holds no office, and nobody waits for its lease."""
+        return self.idle_of_office and self.returns.settled()
 
     @property
     def source_heard_at(self) -> int:
@@ -231,6 +238,7 @@ class Replica:
         state = self.state
         state.now = now
         self.membership.tick()
+        self.returns.tick()
         if self.office is not None:
             self._tick_office(self.office)
         if self.office is None:
@@ -376,11 +384,13 @@ class Replica:
         return number, self._finish()
 
     def hand_over(self, now: int) -> Effects:
-        """Leave in order: stop granting and reading, and release the others once the grants have ended (E5)."""
+        """Leave in order: stop granting and reading, and release the others once the grants have ended (E5).
+
+        Who is not in office gives its lease back; :attr:`may_end` says when the process may end.
+        """
         self.state.now = now
         self.state.leaving = True
-        if self.office is not None:
-            self.office.authority.granting = False
+        self.returns.tick()
         return self._finish()
 
     # --- the office -------------------------------------------------------------------------------------------------
@@ -449,6 +459,9 @@ class Replica:
         self.contact.take_tickets(office)
         if office is not None:
             office.advance()
+            if self._handing_over(office) and not self.tenure.lasts(office):
+                office = None
+        if office is not None:
             office.drain()
             office.send_accepts()
             office.announce()
@@ -462,6 +475,10 @@ class Replica:
         self._settle_role()
         self.invariants()
         return self.state.finish()
+
+    def _handing_over(self, office: Office) -> bool:
+        """Return whether the office ends as soon as it can, which any message may have made possible."""
+        return self.state.leaving or bool(office.successor)
 
     def invariants(self) -> None:
         """Stop the process if the replica's own rules are broken."""

@@ -78,6 +78,7 @@ class Tenure:
         """Leave in order, once all grants have ended and open slots are committed; returns whether it is done (E5)."""
         state = self.state
         office.authority.granting = False
+        office.authority.recall()
         # A node that stays closes its office no earlier than it must: nobody's process is about to end.
         office.closing = state.leaving or self.grants_ended(office)
         if not self.grants_ended(office):
@@ -99,6 +100,7 @@ class Tenure:
         """Stand for an epoch above the promise that is in the way, once all grants have ended (E5)."""
         state = self.state
         office.authority.granting = False
+        office.authority.recall()
         if not self.grants_ended(office):
             return False
         self.election.seen = max(self.election.seen, self.reelect_above)
@@ -112,7 +114,8 @@ class Tenure:
     def _successor(self, office: Office) -> str:
         if office.successor in office.authority.peers:
             return office.successor
-        best = max(office.authority.peers.items(), key=lambda item: (item[1].matched, item[0]), default=None)
+        peers = [item for item in office.authority.peers.items() if item[1].willing]
+        best = max(peers, key=lambda item: (item[1].matched, item[0]), default=None)
         return best[0] if best else ""
 
     def on_rejected(self, message: Rejected, office: Office | None) -> None:

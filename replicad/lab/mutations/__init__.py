@@ -16,12 +16,13 @@ from replicad.lab.mutations import (
     scripts_log,
     scripts_members,
     scripts_offices,
+    scripts_returns,
     slips,
     tables,
 )
 from replicad.lab.mutations.registry import MUTATIONS, Mutation, mutated, register
 
 RULES = (active, election, commit, leases, membership, tables, slips)
-DRAMAS = (scripts_active, scripts_offices, scripts_leases, scripts_log, scripts_members)
+DRAMAS = (scripts_active, scripts_offices, scripts_leases, scripts_log, scripts_members, scripts_returns)
 
 __all__ = ["DRAMAS", "MUTATIONS", "RULES", "Mutation", "mutated", "register"]

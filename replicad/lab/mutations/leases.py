@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from replicad.lab.mutations.registry import also, always, instead, register
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 ACCEPTOR = "core.group.acceptor:Acceptor"
 AUTHORITY = "core.group.authority:Authority"
 VIEW = "core.group.view:View"
+RETURNS = "core.group.lease_return:LeaseReturns"
 
 # --- L2, L3, L4 -------------------------------------------------------------------------------------------------------
 
@@ -161,3 +163,47 @@ def _confirmed_by_old_round(original: Function) -> Function:
             self.waiting[-1] = (contact, boot, probe, max(1, office.authority.confirmed_round()))
 
     return add
+
+
+# --- leases that are given back (V2, E5) ------------------------------------------------------------------------------
+
+register(
+    "returned-lease-still-read",
+    "V2",
+    "a holder gives its lease back, and goes on reading under it",
+    RETURNS,
+    "on_recall",
+)(instead(lambda self, _sender, _message: self._send()))
+
+register("stale-return-ends-lease", "V2", "a return ends leases that were asked for after it", AUTHORITY, "covers")(
+    always(value=True)
+)
+
+
+@register(
+    "return-of-another-boot", "V2", "a return of an earlier process ends this one's lease", AUTHORITY, "on_return"
+)
+def _return_of_another_boot(original: Function) -> Function:
+    def on_return(self: Any, peer: Any, message: Any) -> bool:
+        return bool(original(self, peer, replace(message, boot=peer.boot)))
+
+    return on_return
+
+
+@register(
+    "released-before-all-returned",
+    "E5",
+    "a hand-over waits for the first lease that comes back only",
+    "core.group.tenure:Tenure",
+    "grants_ended",
+)
+def _released_before_all_returned(_original: Function) -> Function:
+    def grants_ended(self: Any, office: Any) -> bool:
+        return any(self.state.now >= peer.granted_until for peer in office.authority.peers.values())
+
+    return grants_ended
+
+
+register("leases-waited-out", "speed", "no lease is given back before it has run out", RETURNS, "_send")(
+    always(value=None)
+)

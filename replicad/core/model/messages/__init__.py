@@ -24,6 +24,7 @@ from replicad.core.model.messages.election import (
     Values,
 )
 from replicad.core.model.messages.heartbeats import Heartbeat, HeartbeatAck
+from replicad.core.model.messages.leases import LeaseRecall, LeaseReturn, LeaseReturned
 from replicad.core.model.messages.log import Accept, Accepted, Committed, FetchSlots, Slots, Truncated
 from replicad.core.model.messages.membership import (
     ChangeAnswer,
@@ -70,6 +71,9 @@ __all__ = [
     "Heartbeat",
     "HeartbeatAck",
     "Introduce",
+    "LeaseRecall",
+    "LeaseReturn",
+    "LeaseReturned",
     "Message",
     "MirrorHeartbeat",
     "PreVote",
@@ -139,6 +143,9 @@ MESSAGES: dict[int, type[Message]] = {
         ChangeAnswer,
         MirrorHeartbeat,
         ChangeOutcome,
+        LeaseReturn,
+        LeaseReturned,
+        LeaseRecall,
     )
 }
 

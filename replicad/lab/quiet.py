@@ -1,0 +1,199 @@
+"""What orderly stops and slow disks cost, in virtual time, where nothing else goes wrong.
+
+Safety is :mod:`trial`'s affair. Here a cluster with drawn clocks, delays and disks carries a steady load, one thing is
+done to it, and what is measured is how long no write was acknowledged, or how many were. :class:`Slow` says what is too
+much. The judge watches, as always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from random import Random
+
+from replicad.core.model.limits import Limits
+from replicad.core.model.operations import ACTIVE, NO_CAS, PUT, REMOTE_WRITE
+from replicad.lab.checks import Stuck, Violation
+from replicad.lab.clients import Request
+from replicad.lab.contact import Outcome
+from replicad.lab.network import NetworkFaults
+from replicad.lab.simulator import Simulator
+from replicad.lab.swarm import DiskFaults, Load, NemesisFaults, Swarm
+from replicad.lab.transcript import Transcript
+
+WRITERS = 4
+PAUSE_US = 4_000
+"""A writer waits so long after an answer."""
+RETRY_US = 5_000
+READY_US = 20_000_000
+FOLLOWER_GAP_US = 50_000
+"""No write may wait longer for an orderly stop of a follower, ..."""
+COORDINATOR_GAP_US = 100_000
+"""... or of the coordinator: an election is part of that."""
+SETTLED_US = 2_000_000
+SHARE = 0.5
+"""With a slow member, a group must be at least so fast as without it."""
+SLOW_SECONDS = 10
+
+
+class Slow(Violation):
+    """The cluster went on, but not as fast as it must."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("speed", message)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """One orderly stop: of whom, and the longest time without an acknowledged write around it."""
+
+    node: str
+    coordinator: bool
+    gap_us: int
+
+
+class QuietCluster:
+    """Nodes without faults, and writers that go on through whichever nodes are up and stay."""
+
+    def __init__(self, seed: int, nodes: int = 3) -> None:
+        random = Random(f"{seed}/quiet")
+        limits = Limits(checkpoint_slots=100_000)
+        delay = random.choice((50, 200, 1_000))
+        flush = random.choice((50, 500, 2_000))
+        swarm = Swarm(
+            nodes=nodes,
+            size=nodes,
+            founders=nodes,
+            limits=limits,
+            network=NetworkFaults(delay_min_us=delay, delay_max_us=2 * delay),
+            nemesis=NemesisFaults(),
+            disk=DiskFaults(flush_min_us=flush, flush_max_us=2 * flush, segment_bytes=8 * 1024 * 1024),
+            load=Load(deadline_us=5_000_000),
+            fault_phase_us=0,
+            clock_ppm=limits.rate_bound_ppm // 2 - 1,
+            apply_delay_us=50,
+            apply_budget=1024,
+            protocol=random.choice((REMOTE_WRITE, ACTIVE)),
+        )
+        self.random = random
+        self.simulator = Simulator(seed, swarm, Transcript(keep=0), nodes)
+        self.avoided: set[str] = set()
+        """Nodes that no new write goes through."""
+        self.times: list[int] = []
+        """When a write was acknowledged."""
+        self.written = 0
+        self.simulator.start_all()
+        self.wait_until_ready()
+        for _ in range(WRITERS):
+            self._write()
+
+    # --- waiting ------------------------------------------------------------------------------------------------------
+
+    def wait_until_ready(self) -> None:
+        """Let time pass until every node is up and reads under a lease; raises Stuck."""
+        if not self.simulator.run_while(lambda: not self._ready(), READY_US, 5_000):
+            raise Stuck("; ".join(node.describe() for node in self.simulator.nodes.values()))
+
+    def _ready(self) -> bool:
+        for node in self.simulator.nodes.values():
+            process = node.process
+            if process is None or process.replica.read_slot(process.clock()) is None:
+                return False
+        return True
+
+    def coordinator(self) -> str:
+        """Return who is in office."""
+        for name, node in self.simulator.nodes.items():
+            if node.process is not None and node.process.replica.role == "coordinator":
+                return name
+        raise Stuck("nobody is in office")
+
+    def gap(self, since: int) -> int:
+        """Return the longest time without an acknowledged write from just before ``since`` until now."""
+        before = [time for time in self.times if time <= since][-1:]
+        times = [*before, *(time for time in self.times if time > since), self.simulator.queue.now]
+        return max((later - sooner for sooner, later in pairwise(times)), default=0)
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        names = [n for n, node in self.simulator.nodes.items() if node.process is not None and n not in self.avoided]
+        self.written += 1
+        number = self.written
+        request = Request("quiet", b"k%d" % (number % 50), PUT, b"%d" % number)
+
+        def answer(outcome: Outcome) -> None:
+            if not outcome.error:
+                self.times.append(self.simulator.queue.now)
+            self.simulator.queue.after(RETRY_US if outcome.error else PAUSE_US, self._write)
+
+        if not names or not self.simulator.request_write(self.random.choice(names), request, NO_CAS, b"", answer):
+            self.simulator.queue.after(RETRY_US, self._write)
+
+    # --- what is done to it -------------------------------------------------------------------------------------------
+
+    def stop(self, name: str) -> Stop:
+        """Stop a node in order, start it again, and return how long writes through the others stood still."""
+        simulator = self.simulator
+        self.avoided.add(name)
+        simulator.run_for(self.random.randrange(300_000, 500_000))
+        was_coordinator = name == self.coordinator()
+        since = simulator.queue.now
+        ended: list[int] = []
+        simulator.stop(name, lambda: ended.append(simulator.queue.now))
+        if not simulator.run_while(lambda: not ended, SETTLED_US * 2, 5_000):
+            raise Stuck(f"{name} does not end")
+        simulator.run_for(self.random.randrange(SETTLED_US // 2))
+        simulator.restart(name)
+        self.wait_until_ready()
+        simulator.run_for(SETTLED_US // 4)
+        self.avoided.discard(name)
+        return Stop(name, was_coordinator, self.gap(since))
+
+    def throughput(self, duration_us: int) -> int:
+        """Let time pass and return how many writes were acknowledged meanwhile."""
+        before = len(self.times)
+        self.simulator.run_for(duration_us)
+        return len(self.times) - before
+
+
+def rolling(seed: int, nodes: int = 3) -> list[Stop]:
+    """Stop every node in turn; returns what each stop cost. Raises Slow for one that cost too much."""
+    cluster = QuietCluster(seed, nodes)
+    names = list(cluster.simulator.names)
+    cluster.random.shuffle(names)
+    stops = [cluster.stop(name) for name in names]
+    for stop in stops:
+        bound = COORDINATOR_GAP_US if stop.coordinator else FOLLOWER_GAP_US
+        if stop.gap_us > bound:
+            who = "the coordinator" if stop.coordinator else "a follower"
+            raise Slow(f"the orderly stop of {who} stopped writes for {stop.gap_us / 1000:.0f} ms")
+    return stops
+
+
+def slow_member(seed: int, nodes: int = 3, *, coordinator: bool = False) -> float:
+    """Slow one member's disk; returns the writes acknowledged relative to a group that lacks the member.
+
+    Raises Slow if it is less than :data:`SHARE`.
+    """
+
+    def measure(hurt: Callable[[QuietCluster, str], None]) -> int:
+        cluster = QuietCluster(seed, nodes)
+        first = cluster.coordinator()
+        name = first if coordinator else next(name for name in cluster.simulator.names if name != first)
+        cluster.avoided.add(name)
+        hurt(cluster, name)
+        return cluster.throughput(SLOW_SECONDS * 1_000_000)
+
+    def slow(cluster: QuietCluster, name: str) -> None:
+        cluster.simulator.nodes[name].disk.slow_us = cluster.random.choice((150_000, 300_000, 700_000))
+
+    def kill(cluster: QuietCluster, name: str) -> None:
+        cluster.simulator.crash(name)
+
+    without = measure(kill)
+    share = measure(slow) / max(1, without)
+    if share < SHARE:
+        raise Slow(f"with a slow member a group does {share:.0%} of what it does without it")
+    return share
