@@ -35,6 +35,16 @@ ORDER_BLIND = frozenset({"sorted", "any", "all", "sum", "len", "set", "frozenset
 # The answers of these do.
 ORDER_BOUND = frozenset({"list", "tuple", "iter", "enumerate", "map", "filter", "zip", "fromkeys", "join", "extend"})
 
+# Whoever reads a sentence must be a person: it may be worded anew, and it repeats names that anybody may choose.
+SENTENCES = frozenset({"sentence", "refusal", "reason", "reasons", "why", "hint", "advice", "message", "failure"})
+ERRORS = frozenset({"error", "exception", "failure"})
+READING = frozenset({"startswith", "endswith", "find"})
+MATCHING = frozenset({"search", "match", "fullmatch", "findall"})
+READERS = {
+    "replicad/core/model/older_refusals.py": "peers of the release before send no code",
+    "replicad/http/responses.py": "puts a full stop where there is none",
+}
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -234,6 +244,68 @@ def is_mapping_to_sets(annotation: ast.AST | None) -> bool:
     return False
 
 
+def is_sentence(node: ast.AST | None) -> bool:
+    """Whether an expression gives, by what it is called, words for people."""
+    match node:
+        case ast.Call(func=ast.Name(id="str" | "repr"), args=[inner]):
+            return last_name(inner) in ERRORS or is_sentence(inner)
+        case ast.Call(func=ast.Attribute(value=value, attr="lower" | "casefold" | "strip"), args=[]):
+            return is_sentence(value)
+        case ast.Subscript(value=ast.Attribute(value=value, attr="args")):
+            return last_name(value) in ERRORS
+        case ast.IfExp(body=body, orelse=orelse):
+            return is_sentence(body) or is_sentence(orelse)
+        case ast.BoolOp(values=values):
+            return any(is_sentence(value) for value in values)
+    return last_name(node) in SENTENCES
+
+
+def is_wording(node: ast.AST) -> bool:
+    """Whether an expression is several words, or a collection of such."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return bool(re.search(r"[a-z] [a-z]", text))
+        case ast.Tuple(elts=items) | ast.Set(elts=items) | ast.List(elts=items):
+            return any(is_wording(item) for item in items)
+    return False
+
+
+def worded_decisions(tree: ast.Module) -> Iterator[str]:
+    """Where a program decides by a sentence, or by the name of a line in the event log."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Compare(left=left, ops=[ast.In() | ast.NotIn()], comparators=[right]):
+                if is_sentence(right) or is_wording(left) or is_wording(right):
+                    yield f"line {node.lineno}: looks for words in a sentence"
+            case ast.Compare(left=left, ops=[ast.Eq() | ast.NotEq()], comparators=[right]):
+                texts = [side for side in (left, right) if isinstance(side, ast.Constant) and side.value]
+                worded = is_wording(left) or is_wording(right)
+                if worded or (texts and any(is_sentence(side) for side in (left, right))):
+                    yield f"line {node.lineno}: compares a sentence"
+            case ast.Call(func=ast.Attribute(value=value, attr=name), args=[*arguments]):
+                if name in READING and (is_sentence(value) or any(is_wording(each) for each in arguments)):
+                    yield f"line {node.lineno}: {name}() of a sentence"
+                elif name in MATCHING and any(is_sentence(each) for each in arguments):
+                    yield f"line {node.lineno}: {name}() in a sentence"
+            case (
+                ast.For(target=target, iter=ast.Attribute(attr="events"))
+                | ast.comprehension(target=target, iter=ast.Attribute(attr="events"))
+            ):
+                names = {each.id for each in ast.walk(target) if isinstance(each, ast.Name)}
+                yield from event_decisions(tree if isinstance(node, ast.comprehension) else node, names)
+
+            case ast.FunctionDef(name="event" | "on_event"):
+                yield from event_decisions(node, {"name"})
+
+
+def event_decisions(scope: ast.AST, names: set[str]) -> Iterator[str]:
+    for node in ast.walk(scope):
+        asked = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+        asked += [node.subject] if isinstance(node, ast.Match) else []
+        if any(isinstance(each, ast.Name) and each.id in names for each in asked):
+            yield f"line {node.lineno}: decides by the name of an event"
+
+
 def core_faults(source: str) -> list[str]:
     tree = ast.parse(source)
     return [*impurities(tree), *SetNames().check(tree)]
@@ -282,6 +354,13 @@ def test_the_core_is_pure_and_deterministic():
     files = python_files(PACKAGE / "core")
     assert files
     assert [f"{short(path)} {fault}" for path in files for fault in core_faults(path.read_text())] == []
+
+
+def test_no_decision_hangs_on_words():
+    """Refusals and errors have codes; a step asks for what it wants done by an effect, not by an event."""
+    found = {short(path): list(worded_decisions(ast.parse(path.read_text()))) for path in python_files(PACKAGE)}
+    assert {name: faults for name, faults in found.items() if faults and name not in READERS} == {}
+    assert [name for name in READERS if not found[name]] == []
 
 
 def test_no_loose_ends():
@@ -366,6 +445,51 @@ def test_the_core_check_sees(source):
 )
 def test_the_core_check_lets_pass(source):
     assert core_faults(source) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x = 'bring back' in refusal",
+        "x = any(words in refusal for words in WORDS)",
+        "x = 'bookmark' in failure.message.lower()",
+        "x = any('holds data' in each for each in found)",
+        "x = os.strerror(28) in str(error)",
+        "x = word in (reason or '')",
+        "x = word in error.args[0]",
+        "x = reason not in reasons",
+        "x = text in ('not ready', 'ready')",
+        "x = answer == 'it is done'",
+        "x = refusal == 'no'",
+        "x = sentence.startswith(name)",
+        "x = line.startswith('the group')",
+        "x = re.search(pattern, str(error))",
+        "for name, fields in effects.events:\n    if name in TELLING: pass",
+        "for name, _ in effects.events:\n    if name == 'rebuilding': pass",
+        "for name, _ in self.out.events:\n    match name:\n        case 'a': pass",
+        "x = any(name == 'a' for name, _ in effects.events)",
+        "def on_event(self, group, name, fields):\n    if name == 'rebuilding': pass",
+    ],
+)
+def test_the_check_of_words_sees(source):
+    assert list(worded_decisions(ast.parse(source)))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x = refusal.code is RefusalCode.BEHIND",
+        "x = error.kind.name == 'conflict'",
+        "x = refusal is None or refusal == ''",
+        "x = [key for key in message.entries]",
+        "x = name in message.members",
+        "x = text.startswith('/')",
+        "x = ',' in text",
+        "for name, fields in effects.events:\n    log.info(name, **fields)",
+    ],
+)
+def test_the_check_of_words_lets_pass(source):
+    assert list(worded_decisions(ast.parse(source))) == []
 
 
 def test_the_other_checks_can_fail():

@@ -20,6 +20,8 @@ U64 = click.IntRange(0, 2**64 - 1)
 VALUE_BYTES_MAX = 64 << 20
 """More than any node takes: what is longer is not even read."""
 SHOWN_VALUE_WIDTH = 40
+BAD_BOOKMARK = "bad_bookmark"
+"""The error of a request whose bookmark is none (``core/model/errors``)."""
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -233,7 +235,7 @@ def _ask(
     try:
         answer = request(addresses, method, target, body, fields, seconds=timeout)
     except Failure as failure:
-        if not (bookmark and failure.exit_code == EXIT_USAGE and "bookmark" in failure.message.lower()):
+        if not bookmark or failure.kind != BAD_BOOKMARK:
             raise
         hint = f"the bookmark is that of the file {printable(str(bookmark_file), 60)!r}: name another one, or remove it"
         raise Failure(f"{failure.message}\n{hint}", EXIT_USAGE) from failure

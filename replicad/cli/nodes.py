@@ -176,7 +176,7 @@ def request(
                 if writes and outcome == "indefinite" and (answer.status < 500 or not repeat):
                     raise Failure(sentence, EXIT_UNKNOWN)
                 if answer.status < 500 and answer.status != 429:
-                    raise Failure(sentence, EXIT_USAGE)
+                    raise Failure(sentence, EXIT_USAGE, answer.headers.get("x-replicad-error", ""))
                 may_be_done |= writes and outcome != "definite"
                 problems.append(f"{address} says: {answer.text or answer.status}")
             if time.monotonic() >= deadline:

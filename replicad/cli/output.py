@@ -21,10 +21,14 @@ GOOD, WARN, BAD = "green", "yellow", "red"
 
 
 class Failure(click.ClickException):
-    """The end of a command: one plain sentence on standard error, and an exit code."""
+    """The end of a command: one plain sentence on standard error, and an exit code.
 
-    def __init__(self, sentence: str, code: int = EXIT_NO) -> None:
+    ``kind`` is the node's name of the error ("": it comes from no node, or from one of an earlier release).
+    """
+
+    def __init__(self, sentence: str, code: int = EXIT_NO, kind: str = "") -> None:
         super().__init__(sentence)
+        self.kind = kind
         self.__dict__["exit_code"] = code  # click declares one for the class
 
     def show(self, file: IO[Any] | None = None) -> None:

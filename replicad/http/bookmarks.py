@@ -11,7 +11,8 @@ import re
 
 from multidict import CIMultiDictProxy, istr
 
-from replicad.http.parameters import U64_MAX, refuse
+from replicad.core.model.errors import RequestError
+from replicad.http.parameters import U64_MAX
 
 HEADER = istr("X-Replicad-Bookmark")
 LINE = b"X-Replicad-Bookmark: %b:%d\r\n"
@@ -45,26 +46,31 @@ class Bookmark:
         """Refuse a bookmark that has no room for an index of ``group``, before anything is done under it."""
         grown = self.moved(group, U64_MAX)
         if len(grown) > BYTES_MAX or grown.count(",") >= GROUPS_MAX:
-            raise refuse(
+            raise bad(
                 f"the bookmark in {HEADER} has no room for another group (it holds {len(self.indexes)}, at most "
                 f"{GROUPS_MAX} in {BYTES_MAX} bytes): begin a new session without it"
             )
 
 
+def bad(sentence: str) -> RequestError:
+    """Return the error of a bookmark that is none."""
+    return RequestError("bad_bookmark", sentence)
+
+
 def decode(text: str) -> Bookmark:
     """Return the bookmark that a text means; raises RequestError with a sentence when it is none."""
     if len(text) > BYTES_MAX:
-        raise refuse(f"the bookmark in {HEADER} is longer than {BYTES_MAX} bytes: {SEND_BACK}")
+        raise bad(f"the bookmark in {HEADER} is longer than {BYTES_MAX} bytes: {SEND_BACK}")
     if SHAPE.fullmatch(text) is None:
-        raise refuse(f"the header {HEADER} holds no bookmark of replicad: {SEND_BACK}")
+        raise bad(f"the header {HEADER} holds no bookmark of replicad: {SEND_BACK}")
     pairs = [pair.rpartition(":") for pair in text.split(",")]
     indexes = {group: int(index) for group, _, index in pairs}
     if len(indexes) < len(pairs):
-        raise refuse(f"the bookmark in {HEADER} names a group twice: {SEND_BACK}")
+        raise bad(f"the bookmark in {HEADER} names a group twice: {SEND_BACK}")
     if len(indexes) > GROUPS_MAX:
-        raise refuse(f"the bookmark in {HEADER} names more than {GROUPS_MAX} groups: {SEND_BACK}")
+        raise bad(f"the bookmark in {HEADER} names more than {GROUPS_MAX} groups: {SEND_BACK}")
     if max(indexes.values()) > U64_MAX:
-        raise refuse(f"the bookmark in {HEADER} has an index above {U64_MAX}: {SEND_BACK}")
+        raise bad(f"the bookmark in {HEADER} has an index above {U64_MAX}: {SEND_BACK}")
     return Bookmark(indexes)
 
 
@@ -72,7 +78,7 @@ def brought(headers: CIMultiDictProxy[str], group: str) -> Bookmark:
     """Return the bookmark that a request for ``group`` brings; raises RequestError for a bad one."""
     texts = headers.getall(HEADER)
     if len(texts) > 1:
-        raise refuse(f"the header {HEADER} is given twice: {SEND_BACK}")
+        raise bad(f"the header {HEADER} is given twice: {SEND_BACK}")
     bookmark = decode(texts[0])
     bookmark.check_room(group)
     return bookmark

@@ -152,11 +152,13 @@ class Common:
         if not message.endswith((".", "?")):
             message += "."
         extra += OUTCOME_DEFINITE if kind.definite else OUTCOME_INDEFINITE
+        extra += b"X-Replicad-Error: %b\r\n" % kind.name.encode()
         if kind.retry_after_ms:
             extra += b"Retry-After: %d\r\n" % -(-kind.retry_after_ms // 1000)
         if wants_json:
             body: dict[str, object] = {
                 "error": message,
+                "kind": kind.name,
                 "definite": kind.definite,
                 "retry_after_ms": kind.retry_after_ms,
             }

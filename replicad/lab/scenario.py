@@ -404,5 +404,5 @@ def _show_node(node: SimulatedNode) -> str:
     if replica.view:
         parts.append(f"view {','.join(sorted(replica.view))}")
     parts.append("may read" if process.readable and replica.holds_lease(process.clock()) else "may not read")
-    parts += replica.membership.obstacles()
+    parts += [obstacle.sentence for obstacle in replica.membership.obstacles()]
     return ", ".join(parts)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from replicad.core.group.obstacles import Obstacle
 from replicad.core.model.errors import RequestError
 from replicad.node.definitions import (
     DEFAULT,
@@ -120,10 +121,13 @@ class Administration:
             return f"the group is formed, but not served here: {why or 'its coordinator is not in touch'}"
         transport, own = self.node.transport, self.node.name
         absent = [node for node in definition.founders if node != own and not transport.connected(node)]
-        reasons = [f"{node} is not in touch" for node in absent]
+        obstacles = [Obstacle.absent(node) for node in absent]
         if group is not None:
-            reasons += [reason for reason in group.replica.membership.obstacles() if reason not in reasons]
-        why = "; ".join(reasons) or "its initial members are in touch, and about to form it"
+            obstacles += [each for each in group.replica.membership.obstacles() if each not in obstacles]
+        why = (
+            "; ".join(obstacle.sentence for obstacle in obstacles)
+            or "its initial members are in touch, and about to form it"
+        )
         return (
             f"the group is defined, but not formed: {why}; it forms by itself once all its initial members are there, "
             "or drop it"

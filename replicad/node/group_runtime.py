@@ -72,6 +72,7 @@ class GroupRuntime:
         """What a write that does not say otherwise is acknowledged for."""
         self.changes = Changes(self)
         group.on_change = self.changes.on_answer
+        group.on_catalog_stale = node.directory.wake
         self.perform = group.perform
         self.read = group.read
         self.forsaken = group.forsaken

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicad.core.group.obstacles import ObstacleKind
 from replicad.core.group.state import Role
 from replicad.node.clock import now_us
 from replicad.node.definitions import META
@@ -22,11 +23,11 @@ def missing(group: GroupRuntime) -> list[str]:
             return [f"this node was removed from the cluster: stop it, or bring it back: {_addition(group)}"]
         return [f"group {group.name}: this node is no member any more, and is about to delete what it holds of it"]
     if replica.role == Role.UNFORMED:
-        reasons = replica.membership.obstacles()
-        why = "; ".join(reasons) or "the first initial member is about to form it"
+        obstacles = replica.membership.obstacles()
+        why = "; ".join(obstacle.sentence for obstacle in obstacles) or "the first initial member is about to form it"
         if group.node.name not in replica.state.initial_members:
             return [f"group {group.name}: {why}"]
-        if any("holds data" in reason for reason in reasons):
+        if any(obstacle.kind is ObstacleKind.FORMED for obstacle in obstacles):
             return [f"group {group.name} exists, and this node's disk is not in it yet: {why}. {_advice(group)}"]
         return [f"group {group.name} is not formed; all initial members must be present and empty: {why}"]
     if group.transfers.installing or replica.state.rebuilding:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -157,8 +156,9 @@ class LmdbStore:
             self._read = None
 
     def _failure(self, error: lmdb.Error) -> Exception:
-        full = isinstance(error, lmdb.MapFullError) or os.strerror(errno.ENOSPC) in str(error)
-        if full or (os.strerror(errno.EIO) in str(error) and self.environment.crowded()):
+        code = getattr(error, "code", 0)  # errno, or LMDB's own negative number
+        full = isinstance(error, lmdb.MapFullError) or code == errno.ENOSPC
+        if full or (code == errno.EIO and self.environment.crowded()):  # LMDB's name of a write that was cut short
             return StoreFullError(f"the store of group {self.group!r} cannot grow: {error}")
         self.environment.distrust()
         return StoreFailedError(f"the store of group {self.group!r} failed: {error}")

@@ -42,9 +42,6 @@ LEAVING_TURNS = 200
 """An orderly stop waits for its offices to be handed over so many ticks at most."""
 SWEEP_SECONDS = 5.0
 
-TELLING = frozenset({"configuration", "formed", "took_office"})
-"""Events after which what the cluster knows of a group may be out of date."""
-
 STOPPED = "stopped"
 RESTART = "restart"
 FAILED = "failed"
@@ -213,8 +210,6 @@ class NodeRuntime:
     def on_event(self, group: str, name: str, fields: Mapping[str, object]) -> None:
         """A replica has something to tell."""
         self.log.info(name, group=group, **fields)
-        if name in TELLING:
-            self.directory.wake()
 
     def _on_flush(self, seconds: float, size: int, records: int) -> None:
         self.metrics.flush_seconds.observe(seconds)
@@ -240,7 +235,7 @@ class NodeRuntime:
         """Stop for anything that may have left the core half-way; report what concerns one request or connection."""
         error = context.get("exception")
         message = str(context.get("message", "an error in a callback"))
-        nobody_waited = "never retrieved" in message  # whoever asked has gone away; background work fails by itself
+        nobody_waited = "future" in context  # never retrieved: whoever asked has gone; background work fails by itself
         if isinstance(error, InvariantError):
             self.fail(message, error)
         elif isinstance(error, (RequestError, ConnectionError, TimeoutError)) or (

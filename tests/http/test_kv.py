@@ -256,8 +256,10 @@ async def test_errors_say_what_happened(client, node):
     assert plain.headers["Content-Type"].startswith("text/plain")
     got = await client.ask("PUT", "/v1/kv/a", {"Accept": "application/json", "Idempotency-Key": "k"}, b"1")
     assert (got.status, got.headers["X-Replicad-Outcome"]) == (504, "indefinite")
+    assert (plain.headers["X-Replicad-Error"], got.headers["X-Replicad-Error"]) == ("no_coordinator", "unknown_outcome")
     assert got.json == {
         "error": "The write was sent, and its outcome is not known.",
+        "kind": "unknown_outcome",
         "definite": False,
         "retry_after_ms": 200,
         "idempotency_key": "k",

@@ -2,19 +2,20 @@
 
 from types import SimpleNamespace
 
+import pytest
+
+from replicad.core.group.obstacles import NOT_ADDED, Obstacle
 from replicad.core.group.state import Role
 from replicad.node.group_status import missing
 from replicad.node.settings_models import NodeSettings
 
 
-def said(role, *, name="orders", coordinator="", stranger=False):
+def said(role, *, name="orders", coordinator="", stranger=False, initial=("n1",), obstacles=(NOT_ADDED,)):
     """Return what keeps a group of n4 from serving."""
     state = SimpleNamespace(
-        role=role, initial_members=("n1",), rebuilding=False, full=False, configuration=None, node="n4", disk="d"
+        role=role, initial_members=initial, rebuilding=False, full=False, configuration=None, node="n4", disk="d"
     )
-    membership = SimpleNamespace(
-        stranger=stranger, introductions={}, obstacles=lambda: ["this node waits to be added to the group"]
-    )
+    membership = SimpleNamespace(stranger=stranger, introductions={}, obstacles=lambda: obstacles)
     replica = SimpleNamespace(role=role, state=state, membership=membership, coordinator=coordinator, committed=0)
     settings = SimpleNamespace(own=NodeSettings(peer_advertise="h:9001", http_advertise="h:8001"))
     node = SimpleNamespace(name="n4", settings=settings)
@@ -44,3 +45,13 @@ def test_a_learner_that_nobody_knows_is_to_be_added():
     assert reason.endswith("replicad member add n4 --group orders")
     (reason,) = said(Role.LEARNER, name="_meta", stranger=True)
     assert reason.endswith("replicad member add n4 --peer h:9001 --http h:8001")
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "exists"), [(Obstacle.formed("n1"), True), (Obstacle.absent("holds data"), False)]
+)
+def test_an_unformed_node_tells_whether_its_group_exists(obstacle, exists):
+    """By the kind of the obstacle; what nodes are called means nothing."""
+    (reason,) = said(Role.UNFORMED, initial=("n1", "n4"), obstacles=(obstacle,))
+    assert reason.startswith("group orders exists, and this node's disk is not in it yet") == exists
+    assert obstacle.sentence in reason

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -266,6 +267,34 @@ def test_a_failed_write_is_no_full_disk(store, environment, monkeypatch):
         store.flush()
     assert store.get(b"a") == b"1"
     assert not (environment.path / "trust").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "crowded", "full"),
+    [
+        (errno.ENOSPC, False, True),
+        (errno.EIO, True, True),
+        (errno.EIO, False, False),
+        (errno.EROFS, True, False),
+        (0, True, False),
+    ],
+)
+def test_a_full_disk_is_known_by_its_number(store, environment, monkeypatch, code, crowded, full):
+    """What the error says in words means nothing; a write that was cut short is a full disk if there is no room."""
+
+    def fail(*_):
+        error = lmdb.Error(f"{os.strerror(errno.ENOSPC)}, {os.strerror(errno.EIO)}")
+        error.code = code
+        raise error
+
+    monkeypatch.setattr(Layer, "write", fail)
+    monkeypatch.setattr(environment, "crowded", lambda: crowded)
+    store.begin()
+    store.put(b"a", b"1")
+    store.commit()
+    with pytest.raises(StoreFullError if full else StoreFailedError):
+        store.flush()
+    assert (environment.path / "trust").exists() == full
 
 
 @pytest.mark.parametrize("seed", range(6))

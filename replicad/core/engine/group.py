@@ -73,6 +73,8 @@ class Group:
         self.transfers = Transfers(self)
         self.on_change: Callable[[int, Refusal | None], None] = _nobody_asked
         """Told ``(number, None or why it was refused)`` of changes that were asked for here."""
+        self.on_catalog_stale: Callable[[], None] | None = None
+        """Called when the members or the coordinator are others than before."""
         self.on_applied: Callable[[], None] | None = None
         """Called when slots were applied, or the whole state was replaced."""
         now = engine.ports.now()
@@ -184,6 +186,8 @@ class Group:
             ports.answer(self.on_change, number, refusal)
         for effect in effects.transfer:
             self.transfers.perform(effect)
+        if effects.catalog_stale and self.on_catalog_stale is not None:
+            self.on_catalog_stale()
         for name, fields in effects.events:
             ports.event(self.name, name, fields)
         if effects.halt:

@@ -44,8 +44,10 @@ class Effects:
     changes: list[tuple[int, Refusal | None]] = field(default_factory=list)
     """Answered changes: ``(number, None or why it is refused)``."""
     transfer: list[TransferEffect] = field(default_factory=list)
+    catalog_stale: bool = False
+    """The group's members or its coordinator are others now: what the cluster knows of it may be out of date."""
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
-    """Things worth a line in the event log: name and fields."""
+    """Things worth a line in the event log: name and fields. Nothing else may depend on them."""
     halt: str = ""
     """A reason to stop the process for good (no majority on one digest)."""
     forget: str = ""
@@ -64,6 +66,7 @@ class Effects:
             or self.refused_requests
             or self.changes
             or self.transfer
+            or self.catalog_stale
             or self.events
             or self.halt
             or self.forget

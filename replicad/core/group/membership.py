@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicad.core.group.configuration import GENERATION_STRIDE, Configuration
+from replicad.core.group.obstacles import NO_VOTER, NOT_ADDED, OWN_LOSS, Obstacle
 from replicad.core.group.state import Role
 from replicad.core.journal.records import FormationRecord
 from replicad.core.model.messages import Form, Introduce, MirrorHeartbeat, Welcome
@@ -156,27 +157,27 @@ class Membership:
             return "absent"
         return introduction.state
 
-    def obstacles(self) -> list[str]:
-        """Return, in words, what keeps an unformed node from taking part."""
+    def obstacles(self) -> list[Obstacle]:
+        """Return what keeps an unformed node from taking part."""
         state = self.state
         if state.configuration is not None:
             return []
         if state.node not in state.initial_members:
-            return ["this node waits to be added to the group"] if self.acquaintances else ["no voter is in touch"]
+            return [NOT_ADDED if self.acquaintances else NO_VOTER]
         found = []
         for name in state.initial_members:
             if name == state.node:
                 continue
             said = self._fresh(name)
             if said == "absent":
-                found.append(f"{name} is not in touch")
+                found.append(Obstacle.absent(name))
             elif said == "formed":
-                found.append(f"{name} holds data of this group")
+                found.append(Obstacle.formed(name))
             elif said == "lost":
-                found.append(f"{name} had data and lost it")
-        found += [f"{name} holds data of this group" for name in self._strangers() if self._fresh(name) == "formed"]
+                found.append(Obstacle.lost(name))
+        found += [Obstacle.formed(name) for name in self._strangers() if self._fresh(name) == "formed"]
         if state.lost:
-            found.append("this node's data was damaged: it waits to be re-admitted")
+            found.append(OWN_LOSS)
         return found
 
     def _form(self) -> None:
@@ -191,6 +192,7 @@ class Membership:
         encoded = configuration.encode()
         state.append(FormationRecord(encoded))
         state.configuration = configuration
+        state.out.catalog_stale = True
         state.event("formed", members=",".join(configuration.nodes()))
         self.formed()
         for name in state.peers():

@@ -208,6 +208,7 @@ class Replica:
         self.tenure.begin()
         self.membership.beaten_at = -(10**12)
         self.change_desk.begin_office()
+        state.out.catalog_stale = True
         state.event("took_office", epoch=epoch, start=self.office.start, recovered=recovered)
         self._send_heartbeats(self.office)
 

@@ -242,6 +242,7 @@ class GroupState:
         if newcomer and self.is_member() and epoch > self.promised:
             # A newcomer has promised nothing yet; it must not serve an epoch older than the one that admitted it.
             self.promise(epoch)
+        self.out.catalog_stale = True
         self.event("configuration", version=configuration.version, slot=slot)
 
     def given_up_by(self, configuration: Configuration) -> bool:

@@ -23,6 +23,7 @@ ERROR_KINDS: dict[str, ErrorKind] = {
     kind.name: kind
     for kind in (
         ErrorKind("bad_request", 400, True, 0, "the request is malformed; the message says which part"),
+        ErrorKind("bad_bookmark", 400, True, 0, "the bookmark is none, or is full; the message says why"),
         ErrorKind("not_found", 404, True, 0, "there is no such page"),
         ErrorKind("method_not_allowed", 405, True, 0, "the Allow header lists the methods"),
         ErrorKind("conflict", 409, True, 0, "it contradicts what is there; nothing was done, the message says why"),

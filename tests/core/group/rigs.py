@@ -126,6 +126,7 @@ class Rig:
         self.refused_requests = []
         self.read_points = []
         self.changes = []
+        self.catalog_stale = 0
         self.transfers = []
         self.events = []
         self.distrusted = False
@@ -199,6 +200,7 @@ class Rig:
         self.refused_requests += effects.refused_requests
         self.read_points += effects.read_points
         self.changes += effects.changes
+        self.catalog_stale += effects.catalog_stale
         self.transfers += effects.transfer
         self.events += effects.events
         self.halted = self.halted or effects.halt

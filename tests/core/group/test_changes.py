@@ -289,6 +289,17 @@ def test_a_change_is_one_entry_and_is_answered_when_it_is_committed(kind, argume
     assert rig.replica.state.configuration == expected
 
 
+def test_the_cluster_is_to_be_told_of_another_coordinator_and_other_members():
+    """Whoever drives the replica learns it by an effect; nothing else makes what is known of the group stale."""
+    rig = coordinator()
+    assert rig.catalog_stale == 1
+    rig.serve(4 * HEARTBEAT)
+    assert rig.catalog_stale == 1
+    assert ask(rig, "add", "n4") is None
+    assert carry_out(rig) == DONE
+    assert rig.catalog_stale == 2
+
+
 def test_a_voter_leaves_the_view_before_it_loses_its_vote():
     """It still answers, but gets no more grants; the entry is proposed after the last one has ended (M3)."""
     rig = coordinator()

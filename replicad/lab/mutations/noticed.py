@@ -1,0 +1,108 @@
+"""Mutation -> the rules that must notice it: names of what ``lab/checks`` and the replica's own invariants check.
+
+Nothing else counts: neither another rule, nor an exception that the missing one happens to end in. A mutation that is
+noticed by something else shows a hole in a check, in its script, or in itself.
+"""
+
+from __future__ import annotations
+
+ONE_BATCH = (
+    "repair-counted-at-round-0",
+    "slot-promise-ignored",
+    "late-proposal-accepted",
+    "repairs-not-listed",
+    "chosen-vouches-for-all",
+    "majority-ignored",
+    "majority-off-by-one",
+    "uncommitted-served",
+    "watermark-vouches-for-all",
+    "durable-limit-ignored",
+    "prepare-before-promise",
+    "promise-forgotten",
+    "promise-omits-unflushed",
+    "promise-omits-decided",
+    "first-page-is-all",
+    "lowest-ballot-wins",
+    "prefix-not-fetched",
+    "accept-below-promise",
+    "old-promises-count",
+    "empty-disk-votes",
+    "old-disk-counts",
+    "rolled-back-disk-stays",
+    "two-empty-nodes-form",
+    "acknowledge-before-flush",
+    "send-before-durable",
+)
+"""Two values are committed in one slot."""
+
+LINEARIZABLE = (
+    "repair-without-majority",
+    "repair-takes-noop",
+    "repair-ignores-view",
+    "ticket-view-ignored",
+    "ticket-majority-ignored",
+    "joiners-not-in-tickets",
+    "sequencer-reads-its-prefix",
+    "promise-ends-at-hole",
+    "view-ignored",
+    "accepted-is-applied",
+    "request-ids-forgotten",
+    "sent-is-definite",
+    "office-reads-at-once",
+    "grants-not-waited-out",
+    "loyalty-forgotten",
+    "loyalty-lost-at-restart",
+    "own-office-forgotten",
+    "authority-from-receipt",
+    "lease-from-receipt",
+    "grant-beyond-authority",
+    "grant-of-another-boot",
+    "rates-ignored",
+    "old-clock-sample",
+    "joiner-granted-early",
+    "joiner-not-waited-for",
+    "holder-dropped-early",
+    "read-ignores-accepted",
+    "confirmed-by-old-round",
+    "replaced-in-the-view",
+)
+"""A read shows what was overwritten before it began, or a write takes effect again."""
+
+NOTICED_BY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(ONE_BATCH, ("one batch",)),
+    **dict.fromkeys(LINEARIZABLE, ("linearizable",)),
+    # Two values at one ballot: whoever accepts both stops.
+    "ticket-used-twice": ("one value",),
+    "ticket-of-another-process": ("one value",),
+    "two-proposers": ("one value",),
+    # Two coordinators in one epoch: whoever hears of both stops; or they give one slot two values at one ballot.
+    "epoch-not-unique": ("one coordinator", "one value", "one batch"),
+    "promise-keeps-role": ("own promise",),
+    "apply-out-of-order": ("applied in order",),
+    # What must go on stands still.
+    "holes-stay": ("request", "converge"),
+    "deaf-coordinator-stays": ("write",),
+    "stalled-coordinator-stays": ("write",),
+    "stuck-disk-keeps-lease": ("write",),
+    "silent-holder-stays": ("write",),
+    "unsafe-changes-made": ("write",),
+    "promoted-while-behind": ("write",),
+    "rejection-ignored": ("rejoin",),
+    "loyal-to-the-past": ("election",),
+    "read-waits-for-dead-epoch": ("read",),
+    # What clients were told is not so.
+    "bookmark-ignored-after-failover": ("bookmark",),
+    "answered-before-applied": ("acknowledged",),
+    "early-answer-beyond-window": ("acknowledged",),
+    # The state machine's own rules.
+    "highest-number-only": ("same results",),
+    "expired-is-applied": ("same results",),
+    "ids-forgotten-early": ("same results",),
+    "request-ids-not-in-checkpoint": ("equal digests",),
+    "checkpoint-of-one": ("equal digests",),
+    "divergence-unnoticed": ("equal stores",),
+    # What a restart finds.
+    "live-records-lost": ("one batch", "recovery"),
+    "acceptances-lost": ("recovery",),
+    "damage-taken-as-torn": ("rot is noticed",),
+}
