@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,9 @@ from replicad.cli.output import (
     printable,
     size_text,
 )
+
+if TYPE_CHECKING:
+    from replicad.node.identity import Identity
 
 PATH = click.argument("path", type=click.Path(path_type=Path))
 VERIFY = click.option("--verify", is_flag=True, help="Read all of it and check what can be checked.")
@@ -239,6 +242,8 @@ def _print_configuration(configuration: dict[str, Any] | None) -> None:
         return
     members = ", ".join(f"{member['node']} (disk {member['disk']})" for member in configuration["members"])
     click.echo(f"  members, version {configuration['version']}: {members}")
+    if configuration["cluster"]:
+        click.echo(f"  cluster id {configuration['cluster']}, incarnation {configuration['incarnation']}")
 
 
 def _moment(path: Path) -> dict[str, Any]:
@@ -246,10 +251,29 @@ def _moment(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise Failure(f"there is nothing at {path}", EXIT_USAGE)
     data = locks.owner(path)
-    return {"path": str(path), "node_running": data is not None and locks.running(data)}
+    identity = _identity(data) if data is not None else None
+    return {
+        "path": str(path),
+        "node_running": data is not None and locks.running(data),
+        "cluster": identity.cluster if identity else "",
+        "cluster_id": identity.cluster_id if identity else "",
+    }
+
+
+def _identity(data: Path) -> Identity | None:
+    """Return whose directory it is, None if that cannot be told."""
+    from replicad.core.model.errors import DamageError
+    from replicad.node.identity import DirectoryError, read_identity
+
+    try:
+        return read_identity(data / "identity.json")
+    except (OSError, DamageError, DirectoryError):
+        return None
 
 
 def _print_moment(said: dict[str, Any]) -> None:
+    if said["cluster_id"]:
+        click.echo(f"of the cluster {said['cluster']!r}, id {said['cluster_id']}")
     if said["node_running"]:
         click.echo("a node is running on this directory: what follows may be a moment old, and an end of the log that")
         click.echo("looks cut short may be one that is just being written")

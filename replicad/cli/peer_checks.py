@@ -18,6 +18,7 @@ from replicad.cli import locks
 from replicad.cli.findings import Findings
 from replicad.cli.nodes import Address as HttpAddress
 from replicad.cli.nodes import Answer, UnreachedError, ask
+from replicad.core.model.errors import DamageError
 from replicad.core.model.limits import PEER_VERSION_MAX, PEER_VERSION_MIN
 from replicad.node.framing import HANDSHAKE_BYTES_MAX, FrameBuffer, FrameError, frame_bytes
 from replicad.node.handshake import (
@@ -29,6 +30,8 @@ from replicad.node.handshake import (
     parse,
     parse_hello,
 )
+from replicad.node.identity import DirectoryError, read_identity
+from replicad.node.segment_files import holds_data
 from replicad.node.settings import Address, Settings
 
 SECONDS = 2.0
@@ -120,7 +123,7 @@ def _check_dialing(findings: Findings, settings: Settings, peer: str, address: A
     except (RefusedError, FrameError) as error:
         findings.wrong(
             f"{here} reaches {peer} at {address}, and the two do not fit: {error}",
-            "make the settings of both equal where they must be",
+            "do as it says; settings must be equal where both nodes have them",
         )
     else:
         findings.ok(f"{here} reaches {peer} at {address}, and the two fit (constants {said.checksum})")
@@ -128,17 +131,20 @@ def _check_dialing(findings: Findings, settings: Settings, peer: str, address: A
 
 def greet(settings: Settings, peer: str, address: Address) -> Hello:
     """Say hello to a peer and return its answer if the two fit; raises OSError, RefusedError, FrameError."""
+    disk, cluster_id = _belongs(settings)
     ours = Hello(
         cluster=settings.cluster,
         node=settings.node,
         wanted=peer,
-        disk="doctor",
+        disk=disk,
         checksum=settings.limits.checksum(),
         channel=CONTROL,
         version_min=PEER_VERSION_MIN,
         version_max=PEER_VERSION_MAX,
         secured=bool(settings.secret),
         nonce=secrets.token_bytes(NONCE_BYTES),
+        cluster_id=cluster_id,
+        empty=not holds_data(settings.data),
     )
     buffer = FrameBuffer(HANDSHAKE_BYTES_MAX)
     with socket.create_connection(address, SECONDS) as connection:
@@ -159,6 +165,15 @@ def greet(settings: Settings, peer: str, address: Address) -> Hello:
                 if theirs.node != peer:
                     raise RefusedError(f"the node there is {theirs.node}, not {peer}")
                 return theirs
+
+
+def _belongs(settings: Settings) -> tuple[str, str]:
+    """Return the disk id of the node's directory and the id of the cluster that its data belong to, as far as known."""
+    try:
+        identity = read_identity(settings.data / "identity.json")
+    except (OSError, DamageError, DirectoryError):
+        return "doctor", ""
+    return identity.disk, identity.cluster_id
 
 
 def _check_reverse(findings: Findings, settings: Settings, peer: str) -> None:

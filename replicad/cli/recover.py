@@ -31,6 +31,7 @@ from replicad.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from replicad.node.identity import Identity
     from replicad.node.recovery_plan import Plan, Witness
     from replicad.node.settings import Settings
     from replicad.node.survivor import Survivor
@@ -172,6 +173,12 @@ def _look(settings: Settings, others: Sequence[Path]) -> tuple[Survivor, list[Wi
         if locks.running(path):
             raise Failure(f"a node is running on {path}; stop it first, or leave it out: running nodes are asked")
         other = read_survivor(path, settings.cluster, settings.limits)
+        ids = (survivor.identity.cluster_id, other.identity.cluster_id)
+        if all(ids) and ids[0] != ids[1]:
+            raise DirectoryError(
+                f"{path} belongs to the cluster {ids[1]}, and {settings.data} to {ids[0]}: these are two clusters of "
+                f"one name, and nothing that one holds says anything of the other. Leave {path} out"
+            )
         read.append(Witness.of_survivor(other))
     addresses = {name: Address(*address) for name, address in settings.http_addresses.items()}
     for name, entry in survivor.nodes.items():
@@ -179,17 +186,18 @@ def _look(settings: Settings, others: Sequence[Path]) -> tuple[Survivor, list[Wi
             addresses[name] = Address(*parse_address(entry.http))
     addresses.pop(settings.node, None)
     with ThreadPoolExecutor(max_workers=16) as pool:
-        asked = list(pool.map(lambda name: _ask(name, addresses[name], settings.cluster), addresses))
+        asked = list(pool.map(lambda name: _ask(name, addresses[name], survivor.identity), addresses))
     offline = {witness.node for witness in read}
     return survivor, [*read, *(witness for witness in asked if witness.disk or witness.node not in offline)]
 
 
-def _ask(node: str, address: Address, cluster: str) -> Witness:
+def _ask(node: str, address: Address, survivor: Identity) -> Witness:
     from replicad.node.recovery_plan import Witness
 
     try:
         answer = ask(address, "GET", "/v1/replicad/status", seconds=ASK_SECONDS)
-        return Witness.of_status(node, str(address), cluster, json.loads(answer.body))
+        status = json.loads(answer.body)
+        return Witness.of_status(node, str(address), survivor.cluster, status, survivor.cluster_id)
     except UnreachedError as error:
         return Witness(node, str(address), silence=str(error))
     except ValueError:

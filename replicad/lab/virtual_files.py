@@ -6,9 +6,18 @@ rotten, never half. Rot is found when the file is read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
-from replicad.core.journal.checkpoints import CheckpointDecoder, CheckpointEncoder, CheckpointHeader, Entries, Requests
+from replicad.core.group.configuration import ids_in
+from replicad.core.journal.checkpoints import (
+    CheckpointDecoder,
+    CheckpointEncoder,
+    CheckpointHeader,
+    Entries,
+    Requests,
+    check_owner,
+)
 from replicad.core.kv.digest import StateDigest
 from replicad.core.kv.machine import read_state, write_state
 from replicad.core.kv.memory_store import MemoryStore
@@ -26,6 +35,8 @@ class VirtualFiles:
         self._cluster = cluster
         self._group = group
         self._random = random
+        self.ids: Callable[[], tuple[str, str]] = lambda: ("", "")
+        """Cluster id and incarnation of the group as far as they are known."""
         self._files: dict[int, bytes] = {}
         self._pins: dict[int, int] = {}
 
@@ -36,7 +47,16 @@ class VirtualFiles:
     def write(self, slot: int, snapshot: MemoryStore) -> bytes:
         """Write the state in ``snapshot`` and return the digest recomputed from the bytes (b"": it does not verify)."""
         _, index, digest, configuration = read_state(snapshot)
-        header = CheckpointHeader(STATE_MACHINE_VERSION, self._cluster, self._group, slot, index, digest, configuration)
+        header = CheckpointHeader(
+            STATE_MACHINE_VERSION,
+            self._cluster,
+            self._group,
+            slot,
+            index,
+            digest,
+            configuration,
+            *ids_in(configuration),
+        )
         data = b"".join(CheckpointEncoder(header, snapshot))
         try:
             decode(data)
@@ -92,8 +112,7 @@ class VirtualFiles:
 
     def _verified(self, slot: int, data: bytes) -> MemoryStore:
         header, store = decode(data)
-        if (header.cluster, header.group, header.slot) != (self._cluster, self._group, slot):
-            raise DamageError(f"this is the checkpoint at slot {header.slot} of {header.group} in {header.cluster}")
+        check_owner(header, self._cluster, self._group, slot, self.ids())
         return store
 
 

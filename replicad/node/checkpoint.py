@@ -12,14 +12,21 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import msgpack
 
-from replicad.core.journal.checkpoints import CheckpointDecoder, CheckpointHeader, Entries, Part, write_part
+from replicad.core.journal.checkpoints import (
+    CheckpointDecoder,
+    CheckpointHeader,
+    Entries,
+    Part,
+    check_owner,
+    write_part,
+)
 from replicad.core.kv.digest import StateDigest
 from replicad.core.kv.machine import write_state
 from replicad.core.model.errors import DamageError
@@ -213,6 +220,8 @@ class CheckpointFiles:
         self._directory = directory
         self._cluster = cluster
         self._group = group
+        self.ids: Callable[[], tuple[str, str]] = lambda: ("", "")
+        """Cluster id and incarnation of the group as far as they are known: a received file must have the same."""
         self._read_at: dict[int, int] = {}
         self._committed = 0
         self._receiving: tuple[int, int] | None = None
@@ -356,11 +365,10 @@ class CheckpointFiles:
         for _ in _parts(path, decoder):
             yield
         header = decoder.finish()
-        if (header.cluster, header.group, header.slot) != (self._cluster, self._group, slot):
-            raise DamageError(
-                f"{path.name} is the checkpoint of group {header.group!r} of cluster {header.cluster!r} "
-                f"at slot {header.slot}"
-            )
+        try:
+            check_owner(header, self._cluster, self._group, slot, self.ids())
+        except DamageError as error:
+            raise DamageError(f"{path.name} is not what was asked for: {error}") from error
         if header.machine_version > STATE_MACHINE_VERSION:
             raise DamageError(f"{path.name} is of state machine version {header.machine_version}: upgrade this node")
         if digest and header.digest != digest:

@@ -35,6 +35,7 @@ from queue import SimpleQueue
 import lmdb
 import msgpack
 
+from replicad.core.group.configuration import ids_in
 from replicad.core.journal.checkpoints import CheckpointDecoder, CheckpointEncoder, CheckpointHeader
 from replicad.core.kv.digest import StateDigest
 from replicad.core.kv.machine import read_state
@@ -118,7 +119,7 @@ class Worker:
         with self._lock:
             try:
                 job = self._pin(number, cluster, group, machine_version, slot)
-            except (lmdb.Error, KeyError, DamageError, PinError, OSError) as error:
+            except (lmdb.Error, KeyError, ValueError, DamageError, PinError, OSError) as error:
                 self._answer("failed", number, isinstance(error, DamageError), str(error))
                 self._rest()
                 return
@@ -141,8 +142,10 @@ class Worker:
             applied, index, digest, configuration = read_state(view)
             if applied != slot:
                 raise PinError(f"the store is at slot {applied}, not {slot}")
+            ids = ids_in(configuration)
             on_error.pop_all()
-        return Job(number, CheckpointHeader(machine_version, cluster, group, slot, index, digest, configuration), view)
+        header = CheckpointHeader(machine_version, cluster, group, slot, index, digest, configuration, *ids)
+        return Job(number, header, view)
 
     # --- the writing thread ---
 

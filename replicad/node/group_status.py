@@ -17,6 +17,14 @@ HEARD_LATELY_US = 10_000_000
 
 def missing(group: GroupRuntime) -> list[str]:
     """Return, in words, what keeps this group from serving here; empty when it is ready."""
+    reasons = _missing(group)
+    if reasons:
+        refusals = group.node.transport.refusals()
+        reasons += [f"group {group.name}: there is no link to {peer}: {why}" for peer, why in refusals.items()]
+    return reasons
+
+
+def _missing(group: GroupRuntime) -> list[str]:
     replica = group.replica
     if replica.role == Role.REMOVED:
         if group.name == META:
@@ -93,6 +101,8 @@ def status(group: GroupRuntime) -> dict[str, object]:
         "checkpoint_slot": replica.checkpoints.committed[0],
         "lease": replica.holds_lease(now_us()),
         "configuration": state.configuration.version if state.configuration else 0,
+        "cluster_id": state.configuration.cluster if state.configuration else "",
+        "incarnation": state.configuration.incarnation if state.configuration else "",
         "members": _members(group),
         "missing": missing(group),
     }

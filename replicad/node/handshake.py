@@ -10,19 +10,21 @@ A proof is HMAC-SHA256 over the role and the exact bytes of hello and welcome, s
 direction, these names, this channel and this version. It authenticates the opening of a link; what follows is neither
 encrypted nor signed, so the secret keeps strangers and mistakes out, not somebody who sits on the wire.
 
-Hello and welcome are maps whose unknown keys are ignored, so that a later version may say more.
+Hello and welcome are maps whose unknown keys are ignored, so that a later version may say more; what an earlier
+one does not say has a default here.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, cast
 
 import msgpack
 
+from replicad.core.model.cluster_id import Card, foreign
 from replicad.node.framing import FrameError, unpack
 
 CONTROL = "control"
@@ -40,7 +42,10 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What each side says of itself. ``wanted`` is the node that the dialing one means to reach."""
+    """What each side says of itself. ``wanted`` is the node that the dialing one means to reach.
+
+    ``cluster_id`` and ``empty``: see :class:`~replicad.core.model.cluster_id.Card`.
+    """
 
     cluster: str
     node: str
@@ -52,6 +57,13 @@ class Hello:
     version_max: int
     secured: bool
     nonce: bytes
+    cluster_id: str = ""
+    empty: bool = False
+
+    @property
+    def card(self) -> Card:
+        """Return what it says of its data."""
+        return Card(self.node, self.disk, self.cluster_id, self.empty, self.version_max)
 
     def pack(self) -> bytes:
         """Return the payload that says so."""
@@ -60,12 +72,13 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a handshake has settled: the peer, the disk it has, and the version to speak."""
+    """What a handshake has settled: the peer, the disk it has, the version to speak, the cluster that it belongs to."""
 
     node: str
     disk: str
     channel: str
     version: int
+    cluster_id: str = ""
 
 
 def parse(payload: memoryview | bytes) -> tuple[str, Any]:
@@ -86,7 +99,8 @@ def parse_hello(content: object) -> Hello:
     values: dict[str, Any] = {}
     kinds = {"str": str, "int": int, "bool": bool, "bytes": bytes}
     for field in fields(Hello):
-        value = content.get(field.name)
+        missing = None if field.default is MISSING else field.default
+        value = content.get(field.name, missing)
         if type(value) is not kinds[str(field.type)]:
             raise FrameError(f"a hello whose {field.name} is missing or of a wrong type")
         if isinstance(value, str | bytes) and len(value) > _TEXT_MAX:
@@ -126,14 +140,20 @@ def check_proof(expected: bytes, given: object) -> None:
         raise RefusedError("the shared secret differs between the two nodes")
 
 
-def compare(ours: Hello, theirs: Hello) -> Terms:
-    """Return the terms of a link between the two; raises RefusedError, whose words both nodes will log."""
+def compare(ours: Hello, theirs: Hello, names_disk: Callable[[str, str], bool] = lambda _node, _disk: False) -> Terms:
+    """Return the terms of a link between the two; raises RefusedError, whose words both nodes will log.
+
+    ``names_disk``: see :func:`~replicad.core.model.cluster_id.foreign`.
+    """
 
     def differ(what: str, there: object, here: object) -> str:
         return f"{what} {there} at {theirs.node} and {here} at {ours.node}"
 
     if theirs.cluster != ours.cluster:
         raise RefusedError(differ("cluster is", repr(theirs.cluster), repr(ours.cluster)))
+    why = foreign(ours.card, theirs.card, names_disk)
+    if why:
+        raise RefusedError(why)
     version = min(ours.version_max, theirs.version_max)
     if version < max(ours.version_min, theirs.version_min):
         there, here = (f"{side.version_min} to {side.version_max}" for side in (theirs, ours))
@@ -149,4 +169,4 @@ def compare(ours: Hello, theirs: Hello) -> Terms:
         )
     if theirs.channel != ours.channel:
         raise RefusedError(differ("channel is", repr(theirs.channel), repr(ours.channel)))
-    return Terms(theirs.node, theirs.disk, theirs.channel, version)
+    return Terms(theirs.node, theirs.disk, theirs.channel, version, theirs.cluster_id)

@@ -37,7 +37,11 @@ class DirectoryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Content of ``identity.json``. ``machine_boot`` is the machine's boot id at the last start ("": never started)."""
+    """Content of ``identity.json``. ``machine_boot`` is the machine's boot id at the last start ("": never started).
+
+    ``cluster_id`` is "" until it is known, and then not in the file: a release that does not know it can be started on
+    the directory again. From then on it cannot, because the message log has entries that it could not read either.
+    """
 
     cluster: str
     node: str
@@ -45,6 +49,7 @@ class Identity:
     state: str = OK
     machine_boot: str = ""
     format_version: int = FORMAT_VERSION
+    cluster_id: str = ""
 
     @property
     def log(self) -> LogIdentity:
@@ -118,12 +123,20 @@ class DataDirectory:
         if state != self.identity.state:
             self._store(replace(self.identity, state=state))
 
+    def set_cluster_id(self, cluster_id: str) -> None:
+        """Note which cluster the data belong to, once; raises OSError, and ValueError if they belong to another."""
+        if self.identity.cluster_id == cluster_id:
+            return
+        if self.identity.cluster_id:
+            raise ValueError(f"the directory belongs to the cluster {self.identity.cluster_id}, not to {cluster_id}")
+        self._store(replace(self.identity, cluster_id=cluster_id))
+
     def set_aside(self) -> Identity:
         """Move all data to ``DIR/damaged`` (replacing what was there), and return the new, lost identity.
 
         The new disk id is durable before anything moves: the old one must never be seen with less than it had.
         """
-        fresh = Identity(self.identity.cluster, self.identity.node, new_disk_id(), LOST)
+        fresh = replace(self.identity, disk=new_disk_id(), state=LOST, machine_boot="")
         self._store(fresh)
         damaged = self.path / "damaged"
         if damaged.exists():
@@ -171,6 +184,8 @@ class DataDirectory:
 
     def _store(self, identity: Identity) -> None:
         fields = asdict(identity)
+        if not identity.cluster_id:
+            del fields["cluster_id"]
         text = json.dumps({**fields, "check": _check(fields)}, indent=2) + "\n"
         replace_file(self._disk, self.path / "identity.json", text.encode())
         self.identity = identity

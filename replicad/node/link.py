@@ -32,15 +32,20 @@ HANDSHAKE_TICKS_MAX = 5
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What this node says of itself in every handshake, and the secret that it shares with its peers."""
+    """What this node says of itself in every handshake, and the secret that it shares with its peers.
+
+    ``empty()``: whether its directory holds nothing; ``names_disk(node, disk)``: whether a configuration here does.
+    """
 
     hello: Hello
     secret: bytes
+    empty: Callable[[], bool] = lambda: False
+    names_disk: Callable[[str, str], bool] = lambda _node, _disk: False
 
     def towards(self, wanted: str, channel: str) -> Hello:
         """Return a fresh hello for one link."""
         nonce = secrets.token_bytes(handshake.NONCE_BYTES)
-        return replace(self.hello, wanted=wanted, channel=channel, nonce=nonce)
+        return replace(self.hello, wanted=wanted, channel=channel, nonce=nonce, empty=self.empty())
 
 
 class Link(asyncio.BufferedProtocol):
@@ -50,6 +55,8 @@ class Link(asyncio.BufferedProtocol):
         self.terms: Terms | None = None
         """Set once the handshake has succeeded."""
         self.closed = False
+        self.refused = ""
+        """Why one of the two ends will not speak with the other ("": the link ended, or will, for another reason)."""
         self.age_ticks = 0
         self._on_closed = on_closed
         self._reason = ""
@@ -129,6 +136,7 @@ class Link(asyncio.BufferedProtocol):
 
     def refuse(self, reason: str) -> None:
         """Tell the peer why, then close."""
+        self.refused = reason
         self.write_frame(handshake.pack_refused(reason))
         self.close(reason, flush=True)
 

@@ -67,7 +67,7 @@ class IncomingLink(Link):
         ours = self._identity.towards(hello.node, hello.channel)
         if hello.wanted != ours.node:
             raise RefusedError(f"this is node {ours.node!r}, not {hello.wanted!r}")
-        self._agreed = handshake.compare(ours, hello)
+        self._agreed = handshake.compare(ours, hello, self._identity.names_disk)
         self._admit(hello)
         welcome = ours.pack()
         secret = self._identity.secret

@@ -69,13 +69,14 @@ class OutgoingLink(Link):
             return self._established(payload)
         kind, content = handshake.parse(payload)
         if kind == "refused":
+            self.refused = str(content)
             self.close(f"refused by the peer: {content}")
         elif kind == "hello" and not self._welcome:
             self._welcome = bytes(payload)
             theirs = handshake.parse_hello(content)
             if theirs.node != self.peer:
                 raise RefusedError(f"node {theirs.node!r} answered where {self.peer!r} was expected")
-            self._agreed = handshake.compare(self._ours, theirs)
+            self._agreed = handshake.compare(self._ours, theirs, self._identity.names_disk)
         elif kind == "proof" and self._agreed is not None:
             secret = self._identity.secret
             handshake.check_proof(handshake.prove(secret, "accepting", self._hello, self._welcome), content)

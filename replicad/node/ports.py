@@ -30,6 +30,7 @@ class NodePorts:
         self.answer: Callable[..., object] = operator.call
         self.send = node.transport.send
         self.broadcast = node.transport.broadcast
+        self.cluster_id_of = node.transport.cluster_id
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[asyncio.Task[None], str] = {}
         """What runs in the background, and the id of the group for which it does."""
@@ -55,6 +56,23 @@ class NodePorts:
     def segments(self) -> tuple[int, tuple[str, ...]]:
         """Return the number of segments, and the groups that keep the oldest."""
         return int(str(self.node.message_log.stats()["segments"])), self.node.message_log.pinning()
+
+    # --- which cluster ----------------------------------------------------------------------------------------------
+
+    def keep_cluster_id(self, cluster_id: str) -> None:
+        """Write it to ``identity.json``: that waits for the disk, once in the life of a directory."""
+        node = self.node
+        node.data.set_cluster_id(cluster_id)
+        node.log.info("cluster_id_learnt", cluster_id=cluster_id)
+        node.transport.set_cluster_id(cluster_id)
+
+    def open_links_anew(self) -> None:
+        """Dial every peer again."""
+        self.node.transport.dial_again()
+
+    def holds_closed_groups(self) -> bool:
+        """Return whether the message log had records of a group that is not open (yet)."""
+        return bool(self.node.message_log.recovery.states)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 

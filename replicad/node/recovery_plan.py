@@ -65,11 +65,17 @@ class Witness:
     """Its data directory was read."""
 
     @staticmethod
-    def of_status(node: str, where: str, cluster: str, status: object) -> Witness:
-        """Return what a node says in ``/v1/replicad/status``; whatever else answers there is no witness."""
+    def of_status(node: str, where: str, cluster: str, status: object, cluster_id: str = "") -> Witness:
+        """Return what a node says in ``/v1/replicad/status``; whatever else answers there is no witness.
+
+        ``cluster_id``: that of the survivor, "" if it knows none.
+        """
         try:
             if (status["node"], status["cluster"]) != (node, cluster):  # type: ignore[index]
                 return Witness(node, where, silence=f"node {status['node']} of {status['cluster']} answers there")  # type: ignore[index]
+            there = status.get("cluster_id", "")  # type: ignore[attr-defined]
+            if cluster_id and there and there != cluster_id:
+                return Witness(node, where, silence=f"a node of another cluster of this name answers there ({there})")
             groups = {name: _seen(group) for name, group in status["groups"].items()}  # type: ignore[index]
             return Witness(node, where, str(status["disk"]), "", groups)  # type: ignore[index]
         except (KeyError, TypeError, AttributeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 from contextlib import suppress
 from random import SystemRandom
@@ -90,6 +91,9 @@ class NodeRuntime:
             secret=settings.secret,
             queue_bytes=settings.process.send_queue_bytes,
             bulk_queue_bytes=settings.process.bulk_send_queue_bytes,
+            cluster_id=self.data.identity.cluster_id,
+            empty=self._empty,
+            names_disk=self._names_disk,
         )
         self.ports = NodePorts(self)
         self.observer = MetricsObserver(self)
@@ -104,6 +108,7 @@ class NodeRuntime:
             requests_max=settings.process.requests_max,
             neighbours=tuple(settings.peers),
             always_ticked=DEFAULT,
+            cluster_id=self.data.identity.cluster_id,
         )
         self.directory = Directory(self)
         self.administration = Administration(self)
@@ -154,8 +159,11 @@ class NodeRuntime:
                 lost=self.data.identity.state == LOST,
                 protocol=definition.protocol,
                 flush_each=name == META,
+                fresh_id=secrets.token_hex(16),
+                names_cluster=name == META,
             )
         )
+        opened.files.ids = group.replica.state.known_ids
         runtime = GroupRuntime(self, definition, group, opened.store, opened.files, self.log.bind(group=name))
         self.groups[name] = runtime
         return runtime
@@ -184,6 +192,12 @@ class NodeRuntime:
     def _on_message(self, sender: str, disk: str, group: str, message: Message) -> None:
         if not self.outcome:
             self.engine.on_message(sender, disk, group, message)
+
+    def _empty(self) -> bool:
+        return self.engine.belonging.empty()
+
+    def _names_disk(self, node: str, disk: str) -> bool:
+        return self.engine.belonging.names_disk(node, disk)
 
     def _on_link(self, peer: str, up: bool) -> None:
         self.log.info("link_up" if up else "link_down", peer=peer)
@@ -355,6 +369,7 @@ class NodeRuntime:
         return {
             "node": self.name,
             "cluster": self.cluster,
+            "cluster_id": self.engine.belonging.cluster_id,
             "version": __version__,
             "disk": self.data.identity.disk,
             "addresses": self.directory.http_addresses(),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from replicad.core.journal.recovery import Recovery
-from replicad.core.journal.segments import LogIdentity, encode_header
+from replicad.core.journal.segments import FRAME_BYTES, HEADER_BYTES, LogIdentity, encode_header
 from replicad.core.journal.writer import Write
 from replicad.node.disk_operations import DiskOperations, write_all
 
@@ -29,6 +29,17 @@ def segment_numbers(directory: Path) -> list[int]:
     """Return the numbers of the segments that are there, in order."""
     found = (_NAME.fullmatch(path.name) for path in directory.iterdir())
     return sorted(int(match[1]) for match in found if match)
+
+
+def holds_data(directory: Path) -> bool:
+    """Return whether a node's data directory has a message log that holds at least one record."""
+    wal = directory / "wal"
+    for number in segment_numbers(wal) if wal.is_dir() else ():
+        with segment_path(wal, number).open("rb") as file:
+            file.seek(HEADER_BYTES)
+            if any(file.read(FRAME_BYTES)):
+                return True
+    return False
 
 
 class SegmentFiles:

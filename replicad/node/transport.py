@@ -74,6 +74,7 @@ class _Peer:
     reasons: dict[str, str] = field(default_factory=dict)  # why the last dial failed, by channel
     dialers: list[asyncio.Task[None]] = field(default_factory=list)
     stats: PeerStats = field(default_factory=PeerStats)
+    refusal: str = ""  # why the last dial was refused, by either side
     up: bool = False
     version: int = PEER_VERSION_MIN  # agreed with the newest link
     here: asyncio.Event = field(default_factory=asyncio.Event)
@@ -103,12 +104,26 @@ class Transport:
         queue_bytes: int = 4 * MIB,
         bulk_queue_bytes: int = 64 * MIB,
         versions: tuple[int, int] = (PEER_VERSION_MIN, PEER_VERSION_MAX),
+        cluster_id: str = "",
+        empty: Callable[[], bool] = lambda: False,
+        names_disk: Callable[[str, str], bool] = lambda _node, _disk: False,
     ) -> None:
-        hello = Hello(cluster, node, "", disk_id, limits_checksum, "", *versions, secured=bool(secret), nonce=b"")
+        hello = Hello(
+            cluster,
+            node,
+            "",
+            disk_id,
+            limits_checksum,
+            "",
+            *versions,
+            secured=bool(secret),
+            nonce=b"",
+            cluster_id=cluster_id,
+        )
         self.node = node
         self.refused = 0
         """Incoming connections that were refused or broke off before they were established."""
-        self._identity = Identity(hello, secret)
+        self._identity = Identity(hello, secret, empty, names_disk)
         self._listen = listen
         self._on_message = on_message
         self._on_link = on_link
@@ -213,6 +228,22 @@ class Transport:
         for link in links:
             link.close("the disk id of this node changed")
 
+    def set_cluster_id(self, cluster_id: str) -> None:
+        """Say from now on which cluster this node belongs to; see :meth:`dial_again`."""
+        self._identity = replace(self._identity, hello=replace(self._identity.hello, cluster_id=cluster_id))
+
+    def dial_again(self) -> None:
+        """Close every link to open it again, so that both ends hear what the other says of itself by now."""
+        links: list[OutgoingLink | IncomingLink] = [*self._outgoing, *self._incoming]
+        for link in links:
+            link.close("this node has learnt the cluster id", flush=True)
+
+    def cluster_id(self, peer: str) -> str:
+        """Return the id of the cluster that ``peer`` says it belongs to on the open links ("": it says none)."""
+        links: list[OutgoingLink | IncomingLink] = [*self._outgoing, *self._incoming]
+        said = [link.terms.cluster_id for link in links if link.terms is not None and link.terms.node == peer]
+        return next(filter(None, said), "")
+
     # --- sending ----------------------------------------------------------------------------------------------------
 
     def send(self, peer: str, group: str, message: Message) -> None:
@@ -265,6 +296,10 @@ class Transport:
         known = self._peers.get(peer)
         return known is not None and known.up
 
+    def refusals(self) -> dict[str, str]:
+        """Return peer -> why it and this node do not speak with each other, in a sentence; only those that do not."""
+        return {name: peer.refusal for name, peer in self._peers.items() if peer.refusal and not peer.up}
+
     def version(self, peer: str) -> int:
         """Return the version of the peer protocol that is spoken with ``peer``, as it was agreed last."""
         known = self._peers.get(peer)
@@ -314,6 +349,7 @@ class Transport:
                 except asyncio.CancelledError:
                     link.close("dialing again", flush=True)
                     raise
+                peer.refusal = link.refused
                 if link.terms is not None and link.age_ticks >= STEADY_TICKS:
                     backoff = BACKOFF_SECONDS_MIN
             if await self._heard_within(peer, backoff * self._random.uniform(0.5, 1.0)):

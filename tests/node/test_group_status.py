@@ -18,7 +18,7 @@ def said(role, *, name="orders", coordinator="", stranger=False, initial=("n1",)
     membership = SimpleNamespace(stranger=stranger, introductions={}, obstacles=lambda: obstacles)
     replica = SimpleNamespace(role=role, state=state, membership=membership, coordinator=coordinator, committed=0)
     settings = SimpleNamespace(own=NodeSettings(peer_advertise="h:9001", http_advertise="h:8001"))
-    node = SimpleNamespace(name="n4", settings=settings)
+    node = SimpleNamespace(transport=SimpleNamespace(refusals=dict), name="n4", settings=settings)
     transfers = SimpleNamespace(installing=False)
     return missing(SimpleNamespace(name=name, replica=replica, node=node, transfers=transfers))
 

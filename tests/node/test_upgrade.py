@@ -79,6 +79,22 @@ async def spoken(cluster: Cluster, version: int) -> None:
     await until(f"version {version} is spoken", said)
 
 
+async def identified(cluster: Cluster) -> str:
+    """Wait until every group says at every node which cluster it is of, and return that id."""
+
+    async def said() -> str:
+        found: dict[str, None] = {}
+        for node in cluster.nodes.values():
+            status = (await node.client.get("/v1/replicad/status")).json()
+            found[status["cluster_id"]] = None
+            for group in status["groups"].values():
+                found[group["cluster_id"]] = None
+                assert not group["cluster_id"] or group["incarnation"]
+        return next(iter(found)) if len(found) == 1 else ""
+
+    return str(await until("every group has the cluster id", said))
+
+
 @pytest.mark.usefixtures("protocol")
 async def test_one_node_at_a_time_under_load(tmp_path, old):
     """SIGTERM, new code, same directory: nothing acknowledged is lost, and in the end all speak the new version."""
@@ -97,12 +113,15 @@ async def test_one_node_at_a_time_under_load(tmp_path, old):
                 await cluster.ready(node.name)
                 await load.more(300)
             await spoken(cluster, 2)
+            cluster_id = await identified(cluster)
             await load.more(300)
         await verify(cluster, load)
         await check_side_group(cluster)
         await equal(cluster)
         for name, node in cluster.nodes.items():
-            assert read_identity(node.data / "identity.json").disk == disks[name], f"{name} lost its disk on the way"
+            identity = read_identity(node.data / "identity.json")
+            assert identity.disk == disks[name], f"{name} lost its disk on the way"
+            assert identity.cluster_id == cluster_id, name
 
 
 async def test_a_node_that_goes_back_to_the_old_release_is_taken_in_again(tmp_path, old):
@@ -121,3 +140,5 @@ async def test_a_node_that_goes_back_to_the_old_release_is_taken_in_again(tmp_pa
         await verify(cluster, load)
         await check_side_group(cluster)
         await equal(cluster)
+        for node in cluster.nodes.values():
+            assert not read_identity(node.data / "identity.json").cluster_id

@@ -102,7 +102,10 @@ class Group:
         now = self.engine.ports.now()
         if type(message) not in HEARTBEATS:
             self.active_at = now
-        self.perform(self.replica.step(sender, disk, message, now))
+        effects = self.replica.step(sender, disk, message, now)
+        if effects.append or effects.transfer:
+            self.engine.belonging.on_data(sender)
+        self.perform(effects)
 
     def idle(self, now: int) -> bool:
         """Return whether nothing but heartbeats goes on, so that time may pass in larger steps.
@@ -163,6 +166,8 @@ class Group:
         if effects.distrust:
             self.store.distrust()
             self.observer.diverged(self.name)
+        if effects.cluster_id:
+            self.engine.belonging.learn(effects.cluster_id)
         if effects.append:
             self.active_at = ports.now()
             reserved = not any(type(record) is EntryRecord for record in effects.append)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
+from replicad.core.engine.belonging import Belonging
 from replicad.core.engine.group import OPERATIONS_PER_RUN, Group
 from replicad.core.group.executor import Executor
 from replicad.core.group.replica import Replica
@@ -49,6 +50,10 @@ class Opening:
     """The directory was damaged, so it may not take part in a first formation."""
     protocol: str = REMOTE_WRITE
     flush_each: bool = False
+    fresh_id: str = ""
+    """Random, from the outside: for the ids that this node makes if it forms the group (M6)."""
+    names_cluster: bool = False
+    """This is the group that makes the cluster's id."""
 
 
 class Engine:
@@ -68,12 +73,13 @@ class Engine:
         neighbours: tuple[str, ...],
         always_ticked: str = "",
         operations_per_run: int = OPERATIONS_PER_RUN,
+        cluster_id: str = "",
     ) -> None:
         """``patience_us``: how long a request may take; ``requests_max``: how many writes of a group may wait.
 
         ``neighbours``: the other nodes that this one can reach. ``always_ticked``: name of the group for which time
         passes in small steps also while it is idle, so that an election is never late. ``random``: from the outside,
-        for boot ids that nobody had before.
+        for boot ids that nobody had before. ``cluster_id``: which cluster the directory belongs to ("": not known).
         """
         self.name = name
         self.disk = disk
@@ -88,6 +94,7 @@ class Engine:
         """By name."""
         self.by_id: dict[str, Group] = {}
         self.gate = Gate()
+        self.belonging = Belonging(self, cluster_id)
         self.full = False
         """The disk is full."""
         self.joined = False
@@ -122,6 +129,9 @@ class Engine:
             now=self.ports.now(),
             protocol=opening.protocol,
             neighbours=self.neighbours,
+            cluster_id=self.belonging.cluster_id,
+            fresh_id=opening.fresh_id,
+            names_cluster=opening.names_cluster,
         )
         for peer, version in self._versions.items():
             replica.on_peer(peer, version)
@@ -172,6 +182,7 @@ class Engine:
         self._versions[peer] = version
         for group in self.groups.values():
             group.replica.on_peer(peer, version)
+        self.belonging.on_peer(peer)
 
     def on_durable(self, number: int) -> None:
         """The message log has flushed everything up to this flush number."""
@@ -197,6 +208,7 @@ class Engine:
             if beat != self._beat or group.name == self._always_ticked or not group.idle(now):
                 group.tick()
         self._beat = beat
+        self.belonging.tick(now)
         if now - self._swept_at >= SWEEP_US:
             self._swept_at = now
             for group in self.groups.values():

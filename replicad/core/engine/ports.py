@@ -68,6 +68,18 @@ class Ports(Protocol):
     def segments(self) -> tuple[int, tuple[str, ...]]:
         """Return how many segments the message log has, and which groups keep the oldest of them."""
 
+    def keep_cluster_id(self, cluster_id: str) -> None:
+        """Note durably, before anything else happens, which cluster the directory belongs to; say so in handshakes."""
+
+    def open_links_anew(self) -> None:
+        """Close every link and open it again, so that both ends hear what the other says of itself by now."""
+
+    def cluster_id_of(self, peer: str) -> str:
+        """Return which cluster a peer says it belongs to, on the links that are open ("": it does not say)."""
+
+    def holds_closed_groups(self) -> bool:
+        """Return whether the directory holds something of a group that is not open."""
+
     def send(self, to: str, group: str, message: Message) -> None:
         """Send a message to one peer."""
 

@@ -230,6 +230,12 @@ class ChangeDesk:
             return Refusal(
                 RefusalCode.SILENT, f"{node} was not heard of lately: see that it runs and reaches {state.node}"
             )
+        if known.foreign:
+            return Refusal(
+                RefusalCode.FOREIGN,
+                f"{node} holds data of another cluster, or of an earlier life of the group: move its data directory "
+                f"away, and start it again",
+            )
         if known.state != "formed":
             return Refusal(
                 RefusalCode.BEHIND, f"{node} has not begun to follow the group: promote it once it has caught up"
@@ -289,7 +295,8 @@ class ChangeDesk:
         office.closing = self.state.leaving
         change = self.under_way
         if change is None:
-            self.membership.admit(office)
+            if not self.membership.identify(office):
+                self.membership.admit(office)
         elif not change.slot:
             done = self.holds_already(change.kind, change.argument)
             refusal = None if done else self.unsafe(change.kind, change.argument, office)

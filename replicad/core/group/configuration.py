@@ -15,7 +15,9 @@ PROTOCOLS = (REMOTE_WRITE, ACTIVE)
 GENERATION_STRIDE = 1_000_000
 """Versions of one generation; a group that was recovered from a lost majority goes on in the next one."""
 
-_FIELDS = 7
+_FIELDS = 9
+_FIELDS_WITHOUT_IDS = 7
+"""As long as the cluster has no id; all that speakers of version 1 of the peer protocol can read."""
 _FIELDS_WITHOUT_MIRRORS = 5
 """Groups that were formed before there were mirrors have entries with so many fields."""
 
@@ -36,6 +38,9 @@ class Configuration:
 
     ``mirrors`` are names only: a mirror holds nothing that the group relies on, so any disk will do. ``protocol`` is a
     preference: how each slot is proposed, the coordinator settles when it assigns the slot (P1).
+
+    ``cluster`` is the id of the cluster, ``incarnation`` that of this life of the group: a group that is formed again,
+    after its disks were lost, has another one. Both are random, never change, and are "" until both are known (M6).
     """
 
     members: tuple[Member, ...]
@@ -45,12 +50,20 @@ class Configuration:
     machine_version: int = STATE_MACHINE_VERSION
     mirrors: tuple[str, ...] = ()
     protocol: str = REMOTE_WRITE
+    cluster: str = ""
+    incarnation: str = ""
 
     @staticmethod
     def initial(disks: dict[str, str], protocol: str = REMOTE_WRITE) -> Configuration:
         """Return the first configuration for ``node -> disk id``, in the dictionary's order."""
         members = tuple(Member(node, number, disk) for number, (node, disk) in enumerate(disks.items(), 1))
         return Configuration(members, next_number=len(members) + 1, protocol=protocol)
+
+    def identified(self, cluster: str, incarnation: str) -> Configuration:
+        """Return this configuration with both ids; raises ValueError if it has some, or if one is empty."""
+        if self.cluster or not cluster or not incarnation:
+            raise ValueError("a configuration gets both ids at once, and only once")
+        return replace(self, cluster=cluster, incarnation=incarnation)
 
     # --- questions --------------------------------------------------------------------------------------------------
 
@@ -116,6 +129,11 @@ class Configuration:
         """Return the configuration that prefers another protocol (P1)."""
         return self._next(slot, protocol=protocol)
 
+    def with_ids(self, cluster: str, incarnation: str, slot: int) -> Configuration:
+        """Return the configuration of a group that is older than ids are, with both of them (M6)."""
+        named = self.identified(cluster, incarnation)
+        return replace(named, version=self.version + 1, slot=slot)
+
     def recovered(self, node: str, disk: str, slot: int) -> Configuration:
         """Return the first configuration of the next generation: ``node`` is the only voter, and all others are gone.
 
@@ -142,7 +160,8 @@ class Configuration:
         """Return the bytes that are logged and travel."""
         members = [(m.node, m.number, m.disk, m.since) for m in self.members]
         numbers = (self.version, self.slot, self.next_number, self.machine_version)
-        return cast("bytes", msgpack.packb((*numbers, members, self.mirrors, self.protocol)))
+        ids = (self.cluster, self.incarnation) if self.cluster else ()
+        return cast("bytes", msgpack.packb((*numbers, members, self.mirrors, self.protocol, *ids)))
 
     @staticmethod
     def decode(data: bytes) -> Configuration:
@@ -151,10 +170,11 @@ class Configuration:
             fields = msgpack.unpackb(data, use_list=False)
         except (TypeError, ValueError, msgpack.exceptions.UnpackException) as error:
             raise ValueError(f"not a configuration: {error}") from error
-        if type(fields) is not tuple or len(fields) not in {_FIELDS, _FIELDS_WITHOUT_MIRRORS}:
+        if type(fields) is not tuple or len(fields) not in {_FIELDS, _FIELDS_WITHOUT_IDS, _FIELDS_WITHOUT_MIRRORS}:
             raise ValueError("not a configuration: a wrong number of fields")
-        version, slot, next_number, machine_version, members, *rest = fields
-        mirrors, protocol = rest or ((), REMOTE_WRITE)
+        version, slot, next_number, machine_version, members = fields[:_FIELDS_WITHOUT_MIRRORS]
+        mirrors, protocol = fields[_FIELDS_WITHOUT_MIRRORS:_FIELDS_WITHOUT_IDS] or ((), REMOTE_WRITE)
+        ids = fields[_FIELDS_WITHOUT_IDS:]
         if not all(_is_number(number) for number in (version, slot, next_number, machine_version)):
             raise ValueError("not a configuration: a number is none, or negative")
         if type(members) is not tuple or not members or not all(map(_is_member, members)):
@@ -168,8 +188,18 @@ class Configuration:
             raise ValueError("not a configuration: two disks have one number")
         if protocol not in PROTOCOLS:
             raise ValueError(f"not a configuration: protocol {protocol!r} is not {' or '.join(PROTOCOLS)}")
+        if not all(type(identity) is str and identity for identity in ids):
+            raise ValueError("not a configuration: an id is no text, or empty")
         voters = tuple(Member(*member) for member in members)
-        return Configuration(voters, version, slot, next_number, machine_version, mirrors, protocol)
+        return Configuration(voters, version, slot, next_number, machine_version, mirrors, protocol, *ids)
+
+
+def ids_in(configuration: bytes) -> tuple[str, str]:
+    """Return cluster id and incarnation of an encoded configuration, each "" if it has none; raises ValueError."""
+    if not configuration:
+        return "", ""
+    known = Configuration.decode(configuration)
+    return known.cluster, known.incarnation
 
 
 def _without(names: tuple[str, ...], name: str) -> tuple[str, ...]:

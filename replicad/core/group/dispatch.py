@@ -26,7 +26,7 @@ def dispatch(replica: Replica, sender: str, disk: str, message: m.Message) -> No
     """Every message has one place to go. What votes or counts must come from a member's current disk."""
     match message:
         case m.Introduce():
-            replica.membership.on_introduce(sender, message, replica.office)
+            replica.membership.on_introduce(sender, disk, message, replica.office)
         case m.Form():
             replica.membership.on_form(message)
         case m.Welcome():

@@ -21,6 +21,7 @@ class Effects:
     The driver (real node or simulator) does exactly this:
 
     0. with ``distrust``: sees to it that no start goes on from what the store holds now, before anything else;
+       keeps ``cluster_id``, if there is one, durably beside the journal, and tells the other groups of the node;
     1. gives ``append`` to the journal; if it is not empty it gets a new flush ticket, and the driver calls
        ``replica.durable(ticket, now)`` once all of it is on disk (tickets are completed in order);
     2. sends ``send`` at once;
@@ -33,6 +34,8 @@ class Effects:
 
     distrust: bool = False
     """The store's content is in doubt: if this process dies before the others' state is here, it must not be used."""
+    cluster_id: str = ""
+    """The id of the cluster became known here (M6)."""
     append: list[Record] = field(default_factory=list)
     send: list[tuple[str, Message]] = field(default_factory=list)
     send_durable: list[tuple[str, Message]] = field(default_factory=list)
@@ -57,6 +60,7 @@ class Effects:
         """Return whether there is anything to do."""
         return bool(
             self.distrust
+            or self.cluster_id
             or self.append
             or self.send
             or self.send_durable

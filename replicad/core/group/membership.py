@@ -9,6 +9,7 @@ from replicad.core.group.configuration import GENERATION_STRIDE, Configuration
 from replicad.core.group.obstacles import NO_VOTER, NOT_ADDED, OWN_LOSS, Obstacle
 from replicad.core.group.state import Role
 from replicad.core.journal.records import FormationRecord
+from replicad.core.model.cluster_id import CLUSTER_ID_SINCE
 from replicad.core.model.messages import Form, Introduce, MirrorHeartbeat, Welcome
 from replicad.core.model.operations import CONFIGURATION, encode_batch
 
@@ -25,6 +26,8 @@ STRANGERS_HEARTBEATS = 10
 """A group is formed no earlier after the start, where there are nodes that are no initial members of it."""
 REMOVED_PAUSE_US = 1_000_000
 """Who is not in the configuration introduces itself no more often than this."""
+NAMING_HEARTBEATS = 20
+"""So long after the start a group waits for the cluster's id before it forms without one."""
 MIRROR_HEARTBEATS = 2
 """Mirrors hear from the coordinator every so many heartbeats."""
 
@@ -39,6 +42,8 @@ class Introduction:
     state: str
     committed: int
     at: int
+    foreign: bool = False
+    """It holds a configuration of another cluster, or of another life of the group (M6)."""
 
 
 class Membership:
@@ -137,11 +142,19 @@ class Membership:
             return False
         if any(self._fresh(name) in {"formed", "lost"} for name in others):
             return False
+        if self._awaits_id():
+            return False
         return all(
             self._fresh(name) == "empty" and self.introductions[name].echo == state.boot
             for name in state.initial_members
             if name != state.node
         )
+
+    def _awaits_id(self) -> bool:
+        """Return whether the cluster's id is about to be made: with it this group needs no entry to get it later."""
+        state = self.state
+        awaited = bool(state.fresh_id) and state.new_ids() is None and state.founders_speak(CLUSTER_ID_SINCE)
+        return awaited and state.now - state.started_at < NAMING_HEARTBEATS * state.limits.heartbeat_us
 
     def _strangers(self) -> list[str]:
         """Return the nodes, known here and no initial members, that may hold an unformed node's group."""
@@ -185,7 +198,9 @@ class Membership:
         disks = {}
         for name in state.initial_members:
             disks[name] = state.disk if name == state.node else self.introductions[name].disk
-        self._record(Configuration.initial(disks, state.initial_protocol))
+        configuration = Configuration.initial(disks, state.initial_protocol)
+        ids = state.new_ids() if state.founders_speak(CLUSTER_ID_SINCE) else None
+        self._record(configuration.identified(*ids) if ids else configuration)
 
     def _record(self, configuration: Configuration) -> None:
         state = self.state
@@ -193,6 +208,7 @@ class Membership:
         state.append(FormationRecord(encoded))
         state.configuration = configuration
         state.out.catalog_stale = True
+        state.belong(configuration.cluster)
         state.event("formed", members=",".join(configuration.nodes()))
         self.formed()
         for name in state.peers():
@@ -204,23 +220,28 @@ class Membership:
         It may have caught up already, as a welcomed one, when the message that should have come first was lost.
         """
         state = self.state
-        try:
-            configuration = Configuration.decode(message.configuration)
-        except ValueError:
+        configuration = _decoded(message.configuration)
+        if configuration is None:
             return
         fresh = state.configuration is None and not state.lost and not state.promised
-        if fresh and configuration.holds(state.node, state.disk):
+        if fresh and configuration.holds(state.node, state.disk) and not state.foreign(configuration):
             self._record(configuration)
 
     # --- meeting others ---------------------------------------------------------------------------------------------
 
-    def on_introduce(self, sender: str, message: Introduce, office: Office | None) -> None:
+    def on_introduce(self, sender: str, disk: str, message: Introduce, office: Office | None) -> None:
         """Remember it; answer an unformed node with what this one holds; a coordinator welcomes a new disk."""
         state = self.state
+        theirs = _decoded(message.configuration)
+        foreign = theirs is not None and state.unproven(theirs, sender, disk)
+        self._note_foreign(sender, message, foreign=foreign)
         self.introductions[sender] = Introduction(
-            message.boot, message.echo, message.disk, message.state, message.committed, state.now
+            message.boot, message.echo, message.disk, message.state, message.committed, state.now, foreign
         )
-        theirs = self._learn(message.configuration)
+        if foreign:
+            return
+        if theirs is not None:
+            self._learn(theirs)
         if state.out.forget:
             return
         own = state.configuration  # it may have been learnt just now
@@ -263,36 +284,37 @@ class Membership:
             self.replied_at[sender] = state.now
             state.send(sender, self.introduction(sender))
 
-    def _learn(self, encoded: bytes) -> Configuration | None:
-        """Take over a newer configuration in which this disk has no vote; returns the one that was heard.
+    def _note_foreign(self, sender: str, message: Introduce, *, foreign: bool) -> None:
+        before = self.introductions.get(sender)
+        if foreign and not (before is not None and before.foreign and before.disk == message.disk):
+            self.state.event("foreign_configuration", peer=sender, disk=message.disk)
+
+    def _learn(self, heard: Configuration) -> None:
+        """Take over a newer configuration in which this disk has no vote.
 
         Every configuration heard is committed somewhere. One that gives this disk a vote is taken from the log only,
         with the slots that it governs (M4).
         """
         state = self.state
-        try:
-            heard = Configuration.decode(encoded) if encoded else None
-        except ValueError:
-            return None
         own = state.configuration
-        if heard is None or heard.holds(state.node, state.disk):
-            return heard
+        if heard.holds(state.node, state.disk):
+            return
         if own is None:
             if heard.version > self.acquainted:
                 self.acquainted, self.acquaintances = heard.version, heard.nodes()
                 self.stranger = not heard.names(state.node)
             if state.node not in heard.mirrors:
-                return heard
+                return
             if heard.generation and self.past:
                 state.out.forget = "the slots here are of no known configuration, and the group was recovered since"
-                return heard
+                return
         elif heard.version <= own.version or state.given_up_by(heard):
-            return heard
+            return
         state.configuration = heard
         state.append(FormationRecord(heard.encode()))
+        state.belong(heard.cluster)
         state.event("configuration_learnt", version=heard.version, slot=heard.slot)
         self.formed()
-        return heard
 
     def _take_source(self, sender: str, committed: int) -> None:
         if sender == self.source:
@@ -389,6 +411,25 @@ class Membership:
         if slot:
             self.state.event("readmission_proposed", member=name, disk=disk, slot=slot)
 
+    def identify(self, office: Office) -> bool:
+        """Coordinator: give a group that is older than ids are both of its own, once every node can read them (M6).
+
+        Returns whether that is under way.
+        """
+        state = self.state
+        configuration, ids = state.configuration, state.new_ids()
+        if configuration is None or configuration.cluster or ids is None or state.leaving:
+            return False
+        if state.role is not Role.COORDINATOR or state.log.open_configuration():
+            return False
+        if not state.all_speak(CLUSTER_ID_SINCE) or not all(map(office.view.fresh, office.authority.peers.values())):
+            return False
+        cluster, incarnation = ids
+        slot = self.propose(office, "", lambda slot: configuration.with_ids(cluster, incarnation, slot))
+        if slot:
+            state.event("ids_proposed", cluster_id=cluster, incarnation=incarnation, slot=slot)
+        return True
+
     def propose(self, office: Office, leaver: str, make: Callable[[int], Configuration]) -> int:
         """Propose the configuration ``make(slot)``; returns the slot, or 0 as long as it must wait.
 
@@ -415,7 +456,7 @@ class Membership:
         for name in state.peers():
             introduction = self.introductions.get(name)
             peer = office.authority.peers.get(name)
-            if introduction is None or peer is None or introduction.disk == peer.disk:
+            if introduction is None or introduction.foreign or peer is None or introduction.disk == peer.disk:
                 continue
             if state.now - introduction.at > 6 * state.limits.heartbeat_us:
                 continue
@@ -429,3 +470,11 @@ class Membership:
         """Return whether a newcomer is close enough to be admitted without holding the group up for long."""
         state = self.state
         return introduction.committed + state.limits.join_lag_slots >= state.log.committed
+
+
+def _decoded(configuration: bytes) -> Configuration | None:
+    """Return the configuration that a peer sent, None if there is none, or none that can be read."""
+    try:
+        return Configuration.decode(configuration) if configuration else None
+    except ValueError:
+        return None

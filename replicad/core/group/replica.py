@@ -54,6 +54,9 @@ class Replica:
         now: int,
         protocol: str = REMOTE_WRITE,
         neighbours: tuple[str, ...] = (),
+        cluster_id: str = "",
+        fresh_id: str = "",
+        names_cluster: bool = False,
     ) -> None:
         """Resume from what is durable.
 
@@ -78,6 +81,9 @@ class Replica:
             now=now,
             protocol=protocol,
             neighbours=neighbours,
+            cluster_id=cluster_id,
+            fresh_id=fresh_id,
+            names_cluster=names_cluster,
         )
         self.office: Office | None = None
         self.acceptor = Acceptor(self.state, self.become_follower, lambda: self.tenure.ends(self.office))
@@ -320,7 +326,13 @@ class Replica:
         if configuration:
             newer = Configuration.decode(configuration)
             if state.configuration is None or newer.version > state.configuration.version:
+                if state.foreign(newer):
+                    state.out.halt = (
+                        f"the checkpoint at slot {slot} is of another cluster, or another life of the group"
+                    )
+                    return self._finish()
                 state.configuration = newer
+                state.belong(newer.cluster)
         self.catch_up.on_installed(slot, digest)
         self.checkpoints.on_installed(slot, digest)
         self.digests.clear()
@@ -336,6 +348,12 @@ class Replica:
     def on_peer(self, peer: str, version: int) -> None:
         """A link to ``peer`` was opened: this version of the peer protocol is spoken with it from now on."""
         self.state.versions[peer] = version
+
+    def belong(self, cluster_id: str, now: int) -> Effects:
+        """The node has learnt which cluster its data belong to (M6)."""
+        self.state.now = now
+        self.state.belong(cluster_id)
+        return self._finish()
 
     def set_full(self, full: bool, now: int) -> Effects:
         """The disk is full, or has room again."""

@@ -62,6 +62,9 @@ class GroupState:
         now: int,
         protocol: str = REMOTE_WRITE,
         neighbours: tuple[str, ...] = (),
+        cluster_id: str = "",
+        fresh_id: str = "",
+        names_cluster: bool = False,
     ) -> None:
         self.node = node
         self.disk = disk
@@ -69,6 +72,9 @@ class GroupState:
         self.initial_members = members
         self.initial_protocol = protocol
         self.neighbours = neighbours
+        self.cluster_id = cluster_id  # belong()
+        self.fresh_id = fresh_id
+        self.names_cluster = names_cluster
         self.limits = limits
         self.random = random
         self.started_at = now
@@ -108,6 +114,8 @@ class GroupState:
         self._lowest_written = 0
         self._voter_in: Configuration | None = None
         self._watermark_logged = durable.committed
+        if self.configuration is not None:
+            self.belong(self.configuration.cluster)
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -231,6 +239,9 @@ class GroupState:
             return
         if (self.is_member() or self.is_mirror()) and self.given_up_by(configuration):
             return  # a disk that never belonged to the group reads of its past, and gives up nothing
+        if self.foreign(configuration):
+            self.out.halt = f"slot {slot} holds a configuration of another cluster, or of another life of the group"
+            return
         if configuration.machine_version > STATE_MACHINE_VERSION:
             self.out.halt = f"the group runs state machine version {configuration.machine_version}: upgrade this node"
         newcomer = not self.is_member()
@@ -243,6 +254,7 @@ class GroupState:
             # A newcomer has promised nothing yet; it must not serve an epoch older than the one that admitted it.
             self.promise(epoch)
         self.out.catalog_stale = True
+        self.belong(configuration.cluster)
         self.event("configuration", version=configuration.version, slot=slot)
 
     def given_up_by(self, configuration: Configuration) -> bool:
@@ -276,6 +288,57 @@ class GroupState:
                 return
             self.fed += 1
             self.out.apply.append((self.fed, held[2]))
+
+    # --- which cluster (M6) -----------------------------------------------------------------------------------------
+
+    def belong(self, cluster_id: str) -> None:
+        """Take over the id of the cluster, once ("": nothing is known by that)."""
+        if not cluster_id or cluster_id == self.cluster_id:
+            return
+        if self.cluster_id:
+            self.out.halt = (
+                f"the group here is of the cluster {cluster_id}, and the directory of {self.cluster_id}: parts of two "
+                f"directories were put together. Move it away, and start the node again"
+            )
+            return
+        self.cluster_id = self.out.cluster_id = cluster_id
+
+    def foreign(self, heard: Configuration) -> bool:
+        """Return whether a configuration cannot be one of this group in this life.
+
+        One without ids may be from before they were made; then it is older than the one that holds them.
+        """
+        known = self.configuration
+        if heard.cluster:
+            if self.cluster_id and heard.cluster != self.cluster_id:
+                return True
+            return known is not None and known.incarnation not in {"", heard.incarnation}
+        return known is not None and bool(known.cluster) and heard.version >= known.version
+
+    def unproven(self, heard: Configuration, sender: str, disk: str) -> bool:
+        """Return whether a configuration that a peer with this disk tells of is not to be believed."""
+        known = self.configuration
+        if self.foreign(heard):
+            return True
+        if known is None or heard.cluster == known.cluster:
+            return False
+        if heard.cluster:
+            # Nothing here says which cluster this is; what names this very disk is of the same one.
+            return not self.cluster_id and not heard.holds(self.node, self.disk)
+        return bool(self.cluster_id) and heard.version > known.version and not self.counts(sender, disk)
+
+    def known_ids(self) -> tuple[str, str]:
+        """Return the ids of the cluster and of this life of the group, each "" as long as it is not known."""
+        return self.cluster_id, self.configuration.incarnation if self.configuration else ""
+
+    def new_ids(self) -> tuple[str, str] | None:
+        """Return the ids of the cluster and of this life of the group, for a group that has none; None: not yet.
+
+        Only the group that names the cluster makes that id; the others wait until it is known here.
+        """
+        if not self.fresh_id or not (self.cluster_id or self.names_cluster):
+            return None
+        return self.cluster_id or self.fresh_id, self.fresh_id
 
     # --- membership -------------------------------------------------------------------------------------------------
 
@@ -324,6 +387,10 @@ class GroupState:
             return False
         others = (*configuration.nodes(), *configuration.mirrors)
         return all(self.versions.get(name, 1) >= version for name in others if name != self.node)
+
+    def founders_speak(self, version: int) -> bool:
+        """Return whether every other initial member was last heard to speak ``version`` or a later one."""
+        return all(self.versions.get(name, 1) >= version for name in self.initial_members if name != self.node)
 
     def peers(self) -> list[str]:
         """Return the other members' names (before formation: the other initial members)."""

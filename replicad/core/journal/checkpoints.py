@@ -28,7 +28,9 @@ import msgpack
 from replicad.core.model.errors import DamageError, check
 
 MAGIC = b"replicad checkpoint\n"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+FORMAT_WITHOUT_IDS = 2
+"""Written, and read, as long as the group has no ids: readers of the release before know no other (M6)."""
 FRAME_BYTES = 256 * 1024
 """A frame of entries is closed when it holds this much."""
 FRAME_BYTES_MAX = 64 * 1024 * 1024
@@ -44,7 +46,10 @@ _ITEM_OVERHEAD = 16
 
 
 class CheckpointHeader(NamedTuple):
-    """Whose state this is and at which slot; ``last_index`` and ``digest`` are the machine's after it."""
+    """Whose state this is and at which slot; ``last_index`` and ``digest`` are the machine's after it.
+
+    ``cluster_id`` and ``incarnation`` are those of ``configuration``, "" where it has none.
+    """
 
     machine_version: int
     cluster: str
@@ -53,6 +58,8 @@ class CheckpointHeader(NamedTuple):
     last_index: int
     digest: bytes
     configuration: bytes
+    cluster_id: str = ""
+    incarnation: str = ""
 
 
 class Entries(NamedTuple):
@@ -77,8 +84,25 @@ class Trailer(NamedTuple):
 
 Part = CheckpointHeader | Entries | Requests | Trailer
 
-_HEADER_TYPES = (int, str, str, int, int, bytes, bytes)
+_HEADER_TYPES = (int, str, str, int, int, bytes, bytes, str, str)
+_IDS = 2
+"""Fields of the header that the older format lacks."""
 _TRAILER_TYPES = (int, int, bytes)
+
+
+def check_owner(header: CheckpointHeader, cluster: str, group: str, slot: int, ids: tuple[str, str] = ("", "")) -> None:
+    """Raise DamageError unless a file is the checkpoint of this group at this slot.
+
+    ``ids``: cluster id and incarnation as far as they are known here. A file without them may be from before they were
+    made; one with others is another cluster's, or of another life of the group (M6).
+    """
+    if (header.cluster, header.group, header.slot) != (cluster, group, slot):
+        raise DamageError(
+            f"it is the checkpoint of group {header.group!r} of cluster {header.cluster!r} at slot {header.slot}"
+        )
+    for what, there, here in zip(("cluster", "incarnation"), (header.cluster_id, header.incarnation), ids, strict=True):
+        if there and here and there != here:
+            raise DamageError(f"it is of the {what} {there}, and the group here of {here}")
 
 
 class Source(Protocol):
@@ -121,7 +145,10 @@ class CheckpointEncoder:
         check(self._position == 0, "a checkpoint encoder is used once")
         self._position = len(MAGIC)
         yield MAGIC
-        yield self._frame(HEADER, (FORMAT_VERSION, *self._header))
+        if self._header.cluster_id:
+            yield self._frame(HEADER, (FORMAT_VERSION, *self._header))
+        else:
+            yield self._frame(HEADER, (FORMAT_WITHOUT_IDS, *self._header[:-_IDS]))
         entries = requests = 0
         for items in _grouped(self._source.scan(b"")):
             entries += len(items) // 2
@@ -254,10 +281,14 @@ class CheckpointDecoder:
         raise DamageError(f"the frame at byte {self._position} has the unknown kind {kind}")
 
     def _on_header(self, content: tuple[object, ...]) -> CheckpointHeader:
-        if not content or content[0] != FORMAT_VERSION:
-            version = content[0] if content else None
-            raise DamageError(f"the checkpoint has format version {version!r}; this program reads {FORMAT_VERSION}")
-        if tuple(type(field) for field in content[1:]) != _HEADER_TYPES:
+        version = content[0] if content else None
+        if version not in {FORMAT_VERSION, FORMAT_WITHOUT_IDS}:
+            raise DamageError(
+                f"the checkpoint has format version {version!r}; this program reads {FORMAT_WITHOUT_IDS} and "
+                f"{FORMAT_VERSION}"
+            )
+        types = _HEADER_TYPES if version == FORMAT_VERSION else _HEADER_TYPES[:-_IDS]
+        if tuple(type(field) for field in content[1:]) != types:
             raise DamageError("the checkpoint's header has fields of wrong types")
         header = self.header = CheckpointHeader(*content[1:])  # type: ignore[arg-type] # checked just above
         self._recompute.add_configuration(header.configuration)

@@ -43,6 +43,7 @@ class RefusalCode(Enum):
     NOT_IN_VIEW = "not_in_view", Course.PASSES
     NO_MAJORITY = "no_majority", Course.SETTLES
     COORDINATES = "coordinates", Course.STAYS
+    FOREIGN = "foreign", Course.STAYS
     OTHER = "other", Course.STAYS
     """A code that this release does not know: only the sentence says why."""
 
