@@ -27,10 +27,9 @@ class Belonging:
         engine = self.engine
         self.cluster_id = cluster_id
         engine.ports.keep_cluster_id(cluster_id)
-        now = engine.ports.now()
-        self._prove_at = now + PROVE_AFTER_US
-        for group in list(engine.groups.values()):
-            group.perform(group.replica.belong(cluster_id, now))
+        self._prove_at = engine.ports.now() + PROVE_AFTER_US
+        for group in engine.groups.values():
+            group.replica.state.belong(cluster_id)  # what follows from it comes with the next step
 
     def on_peer(self, peer: str) -> None:
         """A link was opened, so each of the two took the other for one of its own cluster's.

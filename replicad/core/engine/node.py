@@ -13,6 +13,7 @@ from replicad.core.group.executor import Executor
 from replicad.core.group.replica import Replica
 from replicad.core.journal.gate import Gate
 from replicad.core.journal.records import DroppedRecord
+from replicad.core.model.cluster_id import Naming
 from replicad.core.model.errors import check
 from replicad.core.model.operations import REMOTE_WRITE
 
@@ -129,9 +130,7 @@ class Engine:
             now=self.ports.now(),
             protocol=opening.protocol,
             neighbours=self.neighbours,
-            cluster_id=self.belonging.cluster_id,
-            fresh_id=opening.fresh_id,
-            names_cluster=opening.names_cluster,
+            naming=Naming(self.belonging.cluster_id, opening.fresh_id, opening.names_cluster),
         )
         for peer, version in self._versions.items():
             replica.on_peer(peer, version)

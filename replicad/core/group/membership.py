@@ -153,7 +153,7 @@ class Membership:
     def _awaits_id(self) -> bool:
         """Return whether the cluster's id is about to be made: with it this group needs no entry to get it later."""
         state = self.state
-        awaited = bool(state.fresh_id) and state.new_ids() is None and state.founders_speak(CLUSTER_ID_SINCE)
+        awaited = bool(state.naming.fresh_id) and state.new_ids() is None and state.founders_speak(CLUSTER_ID_SINCE)
         return awaited and state.now - state.started_at < NAMING_HEARTBEATS * state.limits.heartbeat_us
 
     def _strangers(self) -> list[str]:

@@ -20,6 +20,7 @@ from replicad.core.group.state import GroupState, Role
 from replicad.core.group.tenure import Tenure
 from replicad.core.journal.records import CheckpointRecord
 from replicad.core.model import messages as m
+from replicad.core.model.cluster_id import Naming
 from replicad.core.model.errors import check
 from replicad.core.model.operations import REMOTE_WRITE
 
@@ -54,9 +55,7 @@ class Replica:
         now: int,
         protocol: str = REMOTE_WRITE,
         neighbours: tuple[str, ...] = (),
-        cluster_id: str = "",
-        fresh_id: str = "",
-        names_cluster: bool = False,
+        naming: Naming = Naming(),  # noqa: B008 - immutable
     ) -> None:
         """Resume from what is durable.
 
@@ -81,9 +80,7 @@ class Replica:
             now=now,
             protocol=protocol,
             neighbours=neighbours,
-            cluster_id=cluster_id,
-            fresh_id=fresh_id,
-            names_cluster=names_cluster,
+            naming=naming,
         )
         self.office: Office | None = None
         self.acceptor = Acceptor(self.state, self.become_follower, lambda: self.tenure.ends(self.office))
@@ -324,15 +321,7 @@ class Replica:
         state = self.state
         state.now = now
         if configuration:
-            newer = Configuration.decode(configuration)
-            if state.configuration is None or newer.version > state.configuration.version:
-                if state.foreign(newer):
-                    state.out.halt = (
-                        f"the checkpoint at slot {slot} is of another cluster, or another life of the group"
-                    )
-                    return self._finish()
-                state.configuration = newer
-                state.belong(newer.cluster)
+            state.adopt(Configuration.decode(configuration), slot)
         self.catch_up.on_installed(slot, digest)
         self.checkpoints.on_installed(slot, digest)
         self.digests.clear()
@@ -348,12 +337,6 @@ class Replica:
     def on_peer(self, peer: str, version: int) -> None:
         """A link to ``peer`` was opened: this version of the peer protocol is spoken with it from now on."""
         self.state.versions[peer] = version
-
-    def belong(self, cluster_id: str, now: int) -> Effects:
-        """The node has learnt which cluster its data belong to (M6)."""
-        self.state.now = now
-        self.state.belong(cluster_id)
-        return self._finish()
 
     def set_full(self, full: bool, now: int) -> Effects:
         """The disk is full, or has room again."""

@@ -16,6 +16,7 @@ from replicad.core.journal.records import (
     SlotPromiseRecord,
     WatermarkRecord,
 )
+from replicad.core.model.cluster_id import Naming
 from replicad.core.model.errors import check
 from replicad.core.model.limits import STATE_MACHINE_VERSION
 from replicad.core.model.operations import CONFIGURATION, REMOTE_WRITE, decode_batch
@@ -62,9 +63,7 @@ class GroupState:
         now: int,
         protocol: str = REMOTE_WRITE,
         neighbours: tuple[str, ...] = (),
-        cluster_id: str = "",
-        fresh_id: str = "",
-        names_cluster: bool = False,
+        naming: Naming = Naming(),  # noqa: B008 - immutable
     ) -> None:
         self.node = node
         self.disk = disk
@@ -72,9 +71,8 @@ class GroupState:
         self.initial_members = members
         self.initial_protocol = protocol
         self.neighbours = neighbours
-        self.cluster_id = cluster_id  # belong()
-        self.fresh_id = fresh_id
-        self.names_cluster = names_cluster
+        self.cluster_id = naming.cluster_id  # belong()
+        self.naming = naming
         self.limits = limits
         self.random = random
         self.started_at = now
@@ -257,6 +255,16 @@ class GroupState:
         self.belong(configuration.cluster)
         self.event("configuration", version=configuration.version, slot=slot)
 
+    def adopt(self, configuration: Configuration, slot: int) -> None:
+        """Take over the configuration of a checkpoint at ``slot`` that was installed, if it is a newer one."""
+        if self.configuration is not None and configuration.version <= self.configuration.version:
+            return
+        if self.foreign(configuration):
+            self.out.halt = f"the checkpoint at slot {slot} is of another cluster, or of another life of the group"
+            return
+        self.configuration = configuration
+        self.belong(configuration.cluster)
+
     def given_up_by(self, configuration: Configuration) -> bool:
         """Return whether the group went on without this disk after its majority was lost: then it forgets all."""
         known = self.configuration
@@ -336,9 +344,9 @@ class GroupState:
 
         Only the group that names the cluster makes that id; the others wait until it is known here.
         """
-        if not self.fresh_id or not (self.cluster_id or self.names_cluster):
+        if not self.naming.fresh_id or not (self.cluster_id or self.naming.names_cluster):
             return None
-        return self.cluster_id or self.fresh_id, self.fresh_id
+        return self.cluster_id or self.naming.fresh_id, self.naming.fresh_id
 
     # --- membership -------------------------------------------------------------------------------------------------
 

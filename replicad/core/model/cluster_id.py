@@ -31,6 +31,19 @@ class Card:
     version_max: int = CLUSTER_ID_SINCE
 
 
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What a replica is given of ids when it starts.
+
+    ``cluster_id``: what the directory belongs to ("": not known). ``fresh_id``: random, for the ids that are made here
+    ("": none are). ``names_cluster``: the group is the one that makes the cluster's id.
+    """
+
+    cluster_id: str = ""
+    fresh_id: str = ""
+    names_cluster: bool = False
+
+
 def foreign(ours: Card, theirs: Card, names_disk: Callable[[str, str], bool]) -> str:
     """Return why the two must not exchange messages, in words for both of them ("": they may).
 
