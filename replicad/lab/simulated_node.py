@@ -14,8 +14,8 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
+from replicad.core.engine.node import Opening
 from replicad.core.group.configuration import Configuration
-from replicad.core.group.replica import Replica
 from replicad.core.journal.recovery import DurableState, Recovery, recover
 from replicad.core.journal.segments import LogIdentity
 from replicad.core.journal.startup import (
@@ -120,7 +120,6 @@ class SimulatedNode:
         rebuild = self._prepare_store(durable)
         swarm = self.simulator.swarm
         machine = Machine(self.store, swarm.limits.request_window_slots)
-        boot = self._random.getrandbits(63) or 1
         log = VirtualLog(
             identity=self._identity(),
             disk=self.disk,
@@ -130,34 +129,30 @@ class SimulatedNode:
             random=self._timing,
         )
         log.set_full(FULL_SLACK_BYTES if self.full else None)
-        replica = Replica(
-            node=self.name,
-            disk=self.disk_id,
-            boot=boot,
+        opening = Opening(
+            name=GROUP,
+            identity=self.group,
             members=self.simulator.founders,
             limits=swarm.limits,
             durable=durable,
-            applied=machine.applied_slot,
-            digest=machine.digest,
-            configuration=machine.configuration,
-            lost=self.lost,
+            machine=machine,
+            store=self.store,
+            files=self.files,
             rebuild=rebuild,
-            random=Random(f"{boot}"),
-            now=self.clock.read(self.simulator.queue.now),
+            lost=self.lost,
             protocol=swarm.protocol,
-            neighbours=self.simulator.names,
         )
-        for peer in self.peers:
-            replica.on_peer(peer, PEER_VERSION_MAX)
         self._rebooted = False
         self._started_before = True
         self.files.forget_pins()
-        self.process = SimulatedProcess(self, replica, machine, log, boot)
+        self.process = SimulatedProcess(self, opening, log, Random(f"{self._random.getrandbits(64)}"))
+        for peer in self.peers:
+            self.process.engine.on_peer(peer, PEER_VERSION_MAX)
         self.note(
             f"starts: disk {self.disk_id[:4]}{' lost' if self.lost else ''}{' rebuild' if rebuild else ''} "
             f"applied={machine.applied_slot} committed={durable.committed} log={recovery.ending.value}"
         )
-        self.process.step(replica.start)
+        self.process.start()
         self.process.start_ticking(self._timing.randrange(TICK_US))
         if self.full and self.process is not None:
             self.process.set_full(full=True)

@@ -112,8 +112,8 @@ class Simulator:
         process = self.nodes[node].process
         if process is None:
             return False
-        patience = self.swarm.load.deadline_us
         process.post(
+            process.run,
             process.contact.write,
             request.code,
             request.key,
@@ -121,7 +121,6 @@ class Simulator:
             cas,
             request.ack,
             idempotency,
-            patience,
             self._reply(answer),
         )
         return True
@@ -133,8 +132,7 @@ class Simulator:
         process = self.nodes[node].process
         if process is None:
             return False
-        patience = self.swarm.load.deadline_us
-        process.post(process.step, process.contact.read, key, level, bookmark, patience, self._reply(answer))
+        process.post(process.run, process.contact.read, key, level, bookmark, self._reply(answer))
         return True
 
     def _reply(self, answer: Callable[[Outcome], None]) -> Callable[[Outcome], None]:

@@ -39,12 +39,15 @@ class VirtualFiles:
         """Cluster id and incarnation of the group as far as they are known."""
         self._files: dict[int, bytes] = {}
         self._pins: dict[int, int] = {}
+        self._incoming: tuple[int, bytearray] = (0, bytearray())
+        """The checkpoint that is being received: its slot, and its bytes so far."""
+        self._committed = 0
 
     def slots(self) -> list[int]:
         """Return the slots of all files, newest first."""
         return sorted(self._files, reverse=True)
 
-    def write(self, slot: int, snapshot: MemoryStore) -> bytes:
+    def write_snapshot(self, slot: int, snapshot: MemoryStore) -> bytes:
         """Write the state in ``snapshot`` and return the digest recomputed from the bytes (b"": it does not verify)."""
         _, index, digest, configuration = read_state(snapshot)
         header = CheckpointHeader(
@@ -65,10 +68,24 @@ class VirtualFiles:
         self._files[slot] = data
         return digest
 
-    def install(self, slot: int, data: bytes) -> MemoryStore:
-        """Verify received bytes, keep them as a file and return their store; slot 0: an empty one."""
+    def begin(self, slot: int) -> None:
+        """Drop any half-received file; the bytes of the one at ``slot`` follow from offset 0."""
+        self._incoming = (slot, bytearray())
+
+    def write(self, slot: int, offset: int, data: bytes) -> None:
+        """Write received bytes at the end; raises DamageError if they do not follow."""
+        incoming, received = self._incoming
+        if incoming != slot or len(received) != offset:
+            raise DamageError(f"bytes at {offset} of the checkpoint at {slot} do not follow what was received")
+        received.extend(data)
+
+    def install(self, slot: int) -> MemoryStore:
+        """Verify what was received, keep it as a file and return its store; slot 0: an empty one."""
+        incoming, received = self._incoming
+        self._incoming = (0, bytearray())
         if slot == 0:
             return MemoryStore()
+        data = bytes(received) if incoming == slot else b""
         store = self._verified(slot, data)
         self._files[slot] = data
         return store
@@ -85,14 +102,21 @@ class VirtualFiles:
         self._pins[slot] = now + PIN_US
         return len(data), data[offset : offset + size]
 
-    def drop_below(self, slot: int, now: int) -> None:
-        """Remove files older than the one at ``slot``, except pinned ones."""
-        for old in [old for old in self._files if old < slot and self._pins.get(old, 0) <= now]:
+    def committed(self, slot: int, now: int) -> None:
+        """Note that the group committed the checkpoint at ``slot``: older files go, except pinned ones."""
+        self._committed = max(self._committed, slot)
+        self.sweep(now)
+
+    def sweep(self, now: int) -> None:
+        """Remove older files whose transfer has ended meanwhile."""
+        for old in [old for old in self._files if old < self._committed and self._pins.get(old, 0) <= now]:
             del self._files[old]
 
     def forget_pins(self) -> None:
-        """The process that held the pins is gone."""
+        """The process that held the pins, and was receiving, is gone."""
         self._pins.clear()
+        self._incoming = (0, bytearray())
+        self._committed = 0
 
     def wipe(self) -> None:
         """Lose everything."""

@@ -309,10 +309,6 @@ class LmdbStore:
         finally:
             self._views -= 1
 
-    def distrust(self) -> None:
-        """Have no later start go on from this node's stores."""
-        self.environment.distrust()
-
     def close(self) -> None:
         """Write what is committed, if that can be done, and end the transactions; uncommitted writes are lost."""
         if self not in self.environment.stores:

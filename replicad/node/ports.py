@@ -76,6 +76,10 @@ class NodePorts:
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
+    def distrust(self, group: str) -> None:  # noqa: ARG002 - the environment is trusted as a whole, or not
+        """Have the next start build the store anew."""
+        self.node.environment.distrust()
+
     def pin(self, group: str, slot: int) -> None:
         """Have the worker process pin and write the state at ``slot``."""
         self.spawn(group, self._write_checkpoint(self.node.engine.by_id[group], slot))

@@ -1,8 +1,9 @@
 from random import Random
 
+from replicad.core.engine.reads import Reads
 from replicad.core.kv.entries import make_entry
 from replicad.core.model.operations import APPLIED, REFUSED, Result
-from replicad.lab.contact import Contact, Level, Outcome
+from replicad.lab.contact import Level, Outcome
 from replicad.lab.events import EventQueue
 from replicad.lab.history import Read, Write
 from replicad.lab.moving_clients import MovingClients
@@ -101,10 +102,8 @@ def test_about_half_of_the_seeds_have_moving_clients():
 
 def test_a_bookmark_that_is_ignored_is_noticed(monkeypatch):
     """A node that serves session reads at once is caught, by the state that it served or by what the sessions saw."""
-    original = Contact._has_applied_for
-    monkeypatch.setattr(
-        Contact, "_has_applied_for", lambda self, read: read.level is Level.SESSION or original(self, read)
-    )
+    original = Reads.reach
+    monkeypatch.setattr(Reads, "reach", lambda self, _index, ready: original(self, 0, ready))
     results = (run_trial(seed, 3) for seed in SEEDS)
     failed = next(result for result in results if result.kind is not Kind.OK)
     assert failed.kind is Kind.CORRECTNESS
@@ -115,11 +114,9 @@ def test_sessions_are_judged_by_what_they_saw(monkeypatch):
     """The four checkers notice an ignored bookmark also if nobody looks at the state that was served."""
     from replicad.lab.checks import Judge
 
-    original = Contact._has_applied_for
+    original = Reads.reach
     monkeypatch.setattr(Judge, "bookmark", lambda self, node, bookmark, slot: None)
-    monkeypatch.setattr(
-        Contact, "_has_applied_for", lambda self, read: read.level is Level.SESSION or original(self, read)
-    )
+    monkeypatch.setattr(Reads, "reach", lambda self, _index, ready: original(self, 0, ready))
     results = (run_trial(seed, 3) for seed in SEEDS)
     failed = next(result for result in results if result.kind is not Kind.OK)
     assert failed.reason.startswith("session: ")

@@ -60,11 +60,15 @@ class Group:
         """Put values at this node, one after the other; each is acknowledged."""
         for _ in range(count):
             self.written += 1
-            outcomes = []
             request = Request("client", b"k%d" % (self.written % 7), PUT, b"v%d" % self.written, ack=ACK_ALL)
-            assert self.stage.request_write(at, request, NO_CAS, b"", outcomes.append)
-            self.until(lambda outcomes=outcomes: bool(outcomes))
-            assert outcomes[0].error == ""
+            error = "not_ready"  # definite: a node that does not hold the entry that changed it yet says so at once
+            while error == "not_ready":
+                outcomes = []
+                assert self.stage.request_write(at, request, NO_CAS, b"", outcomes.append)
+                self.until(lambda outcomes=outcomes: bool(outcomes))
+                error = outcomes[0].error
+                self.stage.run_for(1_000)
+            assert error == ""
 
     def read(self, at):
         """Return the value written last, as this node reads it."""

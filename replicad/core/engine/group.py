@@ -164,7 +164,7 @@ class Group:
             return
         ports = self.engine.ports
         if effects.distrust:
-            self.store.distrust()
+            ports.distrust(self.id)
             self.observer.diverged(self.name)
         if effects.cluster_id:
             self.engine.belonging.learn(effects.cluster_id)

@@ -236,9 +236,13 @@ class Engine:
 
     def turn(self) -> None:
         """Do what was put off until the end of the turn; what this puts off has its own turn."""
-        due, self._due = self._due, []
-        for job in due:
+        for job in self.take_due():
             job()
+
+    def take_due(self) -> list[Callable[[], None]]:
+        """Return what was put off, to be done in this order."""
+        due, self._due = self._due, []
+        return due
 
     # --- leaving ----------------------------------------------------------------------------------------------------
 

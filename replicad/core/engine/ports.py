@@ -24,9 +24,6 @@ class GroupStore(Store, Protocol):
     def flush(self) -> None:
         """Write what is committed to the databases; raises StoreFullError if nothing is lost but the disk is full."""
 
-    def distrust(self) -> None:
-        """Have no later start go on from this node's store: its content is in doubt, and is not removed yet."""
-
 
 class GroupFiles(Protocol):
     """The checkpoint files of one group. Times are microseconds."""
@@ -88,6 +85,9 @@ class Ports(Protocol):
 
     def answer(self, done: Callable[..., None], /, *arguments: Any) -> object:
         """Tell somebody who asked how it ended: ``done(*arguments)``. The only way out for answers."""
+
+    def distrust(self, group: str) -> None:
+        """Have no later start go on from what the group's store holds now; it is not removed yet."""
 
     def pin(self, group: str, slot: int) -> None:
         """Hold the store's content at ``slot`` for a checkpoint, and write it to a file.

@@ -51,10 +51,10 @@ class Writes:
         self._sample = b""
         self._sampled_at = 0
 
-    def submit(self, content: Content, ack: int, done: Done, token: Any, idempotency: bytes | None = None) -> None:
-        """Take one operation; ``done(token, outcome)`` tells its end. Raises RequestError when it is refused at once.
+    def submit(self, content: Content, ack: int, done: Done, token: Any, idempotency: bytes | None = None) -> bytes:
+        """Take one operation and return its request id; ``done(token, outcome)`` tells its end.
 
-        The operations of one turn make one batch, with one deadline.
+        Raises RequestError when it is refused at once. The operations of one turn make one batch, with one deadline.
         """
         if not self._batch:
             self._check_writable()
@@ -75,6 +75,7 @@ class Writes:
             self._share(request_id, (done, token, content))
         operation = encode_operation((request_id, self.group.replica.state.log.committed, *content))
         self._batch.append((request_id, operation, ack))
+        return request_id
 
     def _share(self, request_id: bytes, waiter: tuple[Done, Any, Content]) -> None:
         self._shared.setdefault(request_id, []).append(waiter)

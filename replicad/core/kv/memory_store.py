@@ -31,6 +31,15 @@ class MemoryStore:
         copy._meta = dict(self._meta)
         return copy
 
+    def become(self, other: MemoryStore) -> None:
+        """Take over another store's content."""
+        check(self._undo is None, "a store is replaced between transactions")
+        self._entries, self._keys = other._entries, other._keys
+        self._requests, self._meta = other._requests, other._meta
+
+    def flush(self) -> None:
+        """Have nothing unwritten: memory has nothing behind it."""
+
     def begin(self) -> None:
         """Open the write transaction."""
         check(self._undo is None, "a write transaction is open already")

@@ -8,7 +8,6 @@ from replicad.core.journal.records import WatermarkRecord
 from replicad.core.model.messages import SlotAccepted
 from replicad.core.model.operations import NOOP_BATCH, OPERATIONS, decode_batch, decode_operation, encode_batch
 from replicad.core.model.operations import encode_operation as encode
-from replicad.lab.contact import Level
 from replicad.lab.mutations.registry import always, covered, instead, register
 
 if TYPE_CHECKING:
@@ -207,12 +206,11 @@ def _promise_ends_at_hole(original: Function) -> Function:
     "bookmark-ignored-after-failover",
     "sessions",
     "a replica that follows another coordinator than the first ignores bookmarks",
-    "lab.contact:Contact",
-    "_has_applied_for",
+    "core.engine.reads:Reads",
+    "reach",
 )
 def _bookmark_ignored(original: Function) -> Function:
-    def has_applied_for(self: Any, read: Any) -> bool:
-        moved = read.level is Level.SESSION and self._node.replica.epoch > 2_000_000
-        return moved or bool(original(self, read))
+    def reach(self: Any, index: int, ready: Any) -> int:
+        return int(original(self, 0 if self.group.replica.epoch > 2_000_000 else index, ready))
 
-    return has_applied_for
+    return reach

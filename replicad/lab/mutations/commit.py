@@ -8,8 +8,6 @@ from replicad.core.model.operations import APPLIED, OPERATIONS, Result, decode_b
 from replicad.lab.mutations.registry import instead, register
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from replicad.lab.mutations.registry import Function
 
 SLOTS = "core.group.slots:Slots"
@@ -63,22 +61,22 @@ register("watermark-vouches-for-all", "C3", "a watermark vouches for any value h
     "answered-before-applied",
     "C4",
     "the contact answers when it hears of the commit",
-    "lab.simulated_process:SimulatedProcess",
-    "_actions",
+    "core.engine.group:Group",
+    "perform",
 )
 def _answered_before_applied(original: Function) -> Function:
-    def actions(self: Any, effects: Any) -> Iterator[None]:
-        index = self.machine.index + sum(len(_operations(value)) for _, value in self.executor.queue)
+    def perform(self: Any, effects: Any) -> None:
+        index = self.index + sum(len(_operations(value)) for _, value in self.executor.queue)
         guesses = []
         for _, value in effects.apply:
-            self.simulator.judge.committed_slot(self.name, _, value)
             for operation in _operations(value):
                 index += 1
                 guesses.append((decode_operation(operation).request_id, Result(APPLIED, index)))
-        self.contact.results(guesses)
-        yield from original(self, effects)
+        self.observer.fed(self.id, effects.apply)
+        self.writes.on_results(guesses)
+        original(self, effects)
 
-    return actions
+    return perform
 
 
 def _operations(value: bytes) -> tuple[bytes, ...]:

@@ -1,0 +1,241 @@
+"""The engine's way out of a simulated process: a virtual log, a virtual network, virtual files, and the judge.
+
+Every call is an action of the process. A *fuse* burns one step for each; when it is gone, the process is killed or
+stopped right there. What a stopped process had still to do it does when it goes on; what a dead one had still to do
+never happens. So the engine, which acts in one go, is interrupted between any two of its actions.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from replicad.core.journal.records import Record
+from replicad.core.model.errors import DamageError
+from replicad.core.model.messages import Message, encode_message
+from replicad.lab.checks import Violation
+
+if TYPE_CHECKING:
+    from replicad.core.group.executor import Execution
+    from replicad.core.kv.memory_store import MemoryStore
+    from replicad.lab.simulated_process import SimulatedProcess
+
+Action = tuple[Callable[..., object], tuple[Any, ...]]
+
+
+class SimulatedPorts:
+    """Fulfils ``core.engine.ports.Ports`` for one process."""
+
+    def __init__(self, process: SimulatedProcess) -> None:
+        self.process = process
+        self.node = process.node
+        self.simulator = process.simulator
+        self.stopped: deque[Action] | None = None
+        """What a process that was stopped in the middle of a step has still to do (None: it was not)."""
+        self._fuse: Callable[[], None] | None = None
+        self._fuse_left = 0
+        self._truncated: dict[str, int] = {}
+
+    # --- being interrupted --------------------------------------------------------------------------------------------
+
+    def light_fuse(self, actions: int, blow: Callable[[], None]) -> None:
+        """Call ``blow()``, which kills or pauses the process, after so many more actions."""
+        self._fuse, self._fuse_left = blow, actions
+
+    def put_out_fuse(self) -> None:
+        """Undo :meth:`light_fuse`."""
+        self._fuse = None
+
+    def burn(self) -> bool:
+        """Let one step of the fuse burn; returns whether it blew."""
+        if self._fuse is None:
+            return False
+        self._fuse_left -= 1
+        if self._fuse_left >= 0:
+            return False
+        fuse, self._fuse = self._fuse, None
+        fuse()
+        return True
+
+    def _act(self, action: Callable[..., object], *arguments: Any) -> None:
+        """Do something now, or once the process goes on, or never if it is dead."""
+        if self.process.dead:
+            return
+        if self.stopped is not None:
+            self.stopped.append((action, arguments))
+            return
+        action(*arguments)
+        if self.burn() and self.process.paused:
+            self.stopped = deque()
+
+    def go_on(self) -> None:
+        """Do what was still to do when the process was stopped; it may be stopped again."""
+        left, self.stopped = self.stopped, None
+        while left:
+            action, arguments = left.popleft()
+            self._act(action, *arguments)
+
+    # --- the process --------------------------------------------------------------------------------------------------
+
+    def now(self) -> int:
+        """Read the machine's clock."""
+        return self.process.clock()
+
+    def wake(self) -> None:
+        """Have the engine's turn come, after the time that this machine takes for it."""
+        self.process.later(self.node.apply_delay(), self.process.turn)
+
+    def answer(self, done: Callable[..., None], /, *arguments: Any) -> None:
+        """Tell somebody who asked."""
+        self._act(done, *arguments)
+
+    def event(self, group: str, name: str, fields: Mapping[str, object]) -> None:  # noqa: ARG002 - there is one group
+        """Put a line into the transcript."""
+        if self.process.dead:
+            return
+        self.simulator.count(name)
+        self.simulator.note(self.process.name, " ".join([name, *(f"{k}={v}" for k, v in fields.items())]))
+
+    def halt(self, reason: str) -> None:
+        """Nothing that the simulator does may lead to this."""
+        raise Violation("halt", f"{self.process.name} stopped for good: {reason}")
+
+    def forget(self, reason: str) -> None:
+        """Set the directory aside and start over."""
+        self._act(self.node.forget, reason)
+
+    # --- the message log ----------------------------------------------------------------------------------------------
+
+    def append(self, records: Sequence[tuple[str, Record]], number: int, *, reserved: bool) -> None:  # noqa: ARG002 - the log sees it itself
+        """Append records; the engine is told when they are durable."""
+        self._act(self._append, records, number)
+
+    def _append(self, records: Sequence[tuple[str, Record]], number: int) -> None:
+        process = self.process
+        self.simulator.logged(process.name, [record for _, record in records])
+        process.log.append(records, lambda: process.post(process.run, process.engine.on_durable, number))
+
+    def truncate(self, slots: Mapping[str, int]) -> None:
+        """Remove segments once everything logged so far, live state anew, is durable."""
+        self._act(self._truncate, dict(slots))
+
+    def _truncate(self, slots: dict[str, int]) -> None:
+        # Chosen first: the segment that the live records go to must not be among those that they make superfluous.
+        self._truncated.update(slots)
+        process = self.process
+        writer = process.log.writer
+        numbers = writer.removable(self._truncated)
+
+        def remove() -> None:
+            left = [number for number in numbers if number in writer.highest]
+            if left:
+                process.log.remove(left)
+                self.simulator.count("segments_removed")
+
+        process.log.append(writer.live_records(), lambda: process.post(remove))
+
+    def segments(self) -> tuple[int, tuple[str, ...]]:
+        """Return how many segments the log has, and which groups keep the oldest."""
+        writer = self.process.log.writer
+        return len(writer.highest), tuple(writer.pinning(self._truncated))
+
+    # --- the network --------------------------------------------------------------------------------------------------
+
+    def send(self, to: str, group: str, message: Message) -> None:  # noqa: ARG002 - there is one group
+        """Put a message on the network."""
+        self._act(self._transmit, to, message, encode_message(message))
+
+    def broadcast(self, peers: Iterable[str], group: str, message: Message) -> None:  # noqa: ARG002 - as above
+        """Put a message to each of the peers on the network; the process may die between two of them."""
+        data = encode_message(message)
+        for peer in peers:
+            self._act(self._transmit, peer, message, data)
+
+    def _transmit(self, to: str, message: Message, data: bytes) -> None:
+        self.simulator.transmit(self.process.name, self.node.disk_id, to, message, data)
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def distrust(self, group: str) -> None:  # noqa: ARG002 - there is one group
+        """Have no later start go on from the store."""
+        self._act(setattr, self.node, "store_broken", True)
+
+    def pin(self, group: str, slot: int) -> None:
+        """Hold the state after a moment, and write it aside."""
+        self._act(self.process.later, self.node.apply_delay(), self._pin, group, slot)
+
+    def _pin(self, group: str, slot: int) -> None:
+        process = self.process
+        snapshot = self.node.store.snapshot()
+        process.later(self.node.checkpoint_delay(), self._written, group, slot, snapshot)
+        process.run(process.engine.by_id[group].on_pinned, slot)
+
+    def _written(self, group: str, slot: int, snapshot: MemoryStore) -> None:
+        self.simulator.count("checkpoint_written")
+        digest = b"" if self.node.full else self.node.files.write_snapshot(slot, snapshot)
+        self.process.run(self.process.engine.by_id[group].on_checkpoint_written, slot, digest)
+
+    def cancel_checkpoint(self, group: str, why: str) -> None:
+        """A file that is being written here gets done all the same, and is taken for what it is."""
+
+    def install(self, group: str, slot: int) -> None:
+        """Replace the store's content after a while."""
+        self._act(self._begin_to_install, group, slot)
+
+    def _begin_to_install(self, group: str, slot: int) -> None:
+        self.node.store_broken = True
+        self.process.later(self.node.checkpoint_delay(), self._install, group, slot)
+
+    def _install(self, group: str, slot: int) -> None:
+        process = self.process
+        found = process.engine.by_id[group]
+        self.simulator.count("checkpoint_installed")
+        try:
+            content = self.node.files.install(slot)
+        except DamageError as error:
+            self.simulator.note(process.name, f"checkpoint {slot} is damaged: {error}")
+            self.node.store_broken = False
+            process.run(found.on_install_failed, slot, str(error))
+            return
+        self.node.store.become(content)
+        self.node.store_broken = False
+        process.run(found.on_installed, slot)
+        if slot and not process.dead:
+            self.simulator.judge.digest(process.name, slot, found.executor.machine.digest)
+
+
+class JudgeObserver:
+    """Fulfils ``core.engine.ports.Observer``: shows the judge what a process does, as long as it lives."""
+
+    def __init__(self, process: SimulatedProcess) -> None:
+        self.process = process
+
+    def fed(self, group: str, slots: Sequence[tuple[int, bytes]]) -> None:  # noqa: ARG002 - there is one group
+        """Slots are called committed."""
+        if not self.process.dead:
+            for slot, value in slots:
+                self.process.simulator.judge.committed_slot(self.process.name, slot, value)
+
+    def executed(self, group: str, first: int, execution: Execution) -> None:  # noqa: ARG002 - as above
+        """Slots were applied."""
+        name, judge = self.process.name, self.process.simulator.judge
+        for slot, digest in execution.marks:
+            judge.digest(name, slot, digest)
+        judge.digest(name, execution.slot, execution.digest)
+        judge.results(name, first - 1, execution.slot, execution.results)
+
+    def batch(self, group: str, operations: int) -> None:
+        """Nothing is measured."""
+
+    def replicated(self, group: str, microseconds: int) -> None:
+        """Nothing is measured."""
+
+    def checkpoint(self, group: str, slot: int, outcome: str) -> None:
+        """Files and log tell."""
+
+    def diverged(self, group: str) -> None:
+        """The transcript tells."""
+
+    def role(self, group: str, role: str, epoch: int) -> None:
+        """The transcript tells by the replica's own events."""
