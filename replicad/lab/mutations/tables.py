@@ -43,8 +43,8 @@ def _highest_number_only(original: Function) -> Function:
     "install",
 )
 def _request_ids_not_in_checkpoint(original: Function) -> Function:
-    def install(self: Any, slot: int, data: bytes) -> Any:
-        store = original(self, slot, data)
+    def install(self: Any, slot: int) -> Any:
+        store = original(self, slot)
         store.begin()
         for old, _ in list(store.scan_requests()):
             store.delete_requests(old)
