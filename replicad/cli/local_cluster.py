@@ -15,8 +15,8 @@ from pathlib import Path
 
 from replicad.cli import locks
 from replicad.cli.output import EXIT_USAGE, Failure
+from replicad.core.cluster.definitions import DEFAULT, REMOTE_WRITE
 from replicad.core.model.errors import DamageError
-from replicad.node.definitions import DEFAULT, REMOTE_WRITE
 from replicad.node.disk_operations import DiskOperations, replace_file
 from replicad.node.identity import DirectoryError, read_identity
 from replicad.node.settings import Address, SettingsError, load, parse_address

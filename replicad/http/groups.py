@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from replicad.core.cluster.definitions import LIMITS, RESERVED, GroupDefinition, NodeEntry
 from replicad.core.model.errors import RequestError
 from replicad.http.body import read_body
 from replicad.http.datacenter import check_datacenter
@@ -17,7 +18,6 @@ from replicad.http.facade import NodeRuntime
 from replicad.http.forwarding import find_group
 from replicad.http.parameters import COMMON, check_names, duration_ms, flag, parse_query, refuse, shown, unescape
 from replicad.http.responses import TEXT_TYPE, Common, Prepared
-from replicad.node.definitions import LIMITS, RESERVED, GroupDefinition, NodeEntry
 from replicad.node.group_runtime import GroupRuntime
 from replicad.node.settings_models import NAME, Advertise, Name, Positive
 from replicad.node.settings_sentences import expectation, shown_value

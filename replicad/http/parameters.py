@@ -16,10 +16,10 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from replicad.core.cluster.definitions import ACKS, DEFAULT, RESERVED
 from replicad.core.model.errors import RequestError
 from replicad.core.model.limits import KEY_BYTES_MAX
 from replicad.core.model.operations import ACK_ALL, IDEMPOTENCY_ID_BYTES, NO_CAS
-from replicad.node.definitions import ACKS, DEFAULT, RESERVED
 
 U64_MAX = 2**64 - 1
 IDEMPOTENCY_KEY_MAX = 255

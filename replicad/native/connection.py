@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
+from replicad.core.cluster.definitions import RESERVED
 from replicad.core.model.errors import RequestError
 from replicad.core.model.limits import KEY_BYTES_MAX
 from replicad.core.model.operations import ACK_ALL, DELETE, NO_CAS, PUT
@@ -31,7 +32,6 @@ from replicad.native.requests import (
     refuse,
 )
 from replicad.native.wire import GET, FrameError, Inbox
-from replicad.node.definitions import RESERVED
 
 if TYPE_CHECKING:
     from replicad.native.server import NativeServer

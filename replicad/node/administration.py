@@ -11,9 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from replicad.core.group.obstacles import Obstacle
-from replicad.core.model.errors import RequestError
-from replicad.node.definitions import (
+from replicad.core.cluster.definitions import (
     DEFAULT,
     DROPPED,
     LIMITS,
@@ -24,6 +22,8 @@ from replicad.node.definitions import (
     group_key,
     node_key,
 )
+from replicad.core.group.obstacles import Obstacle
+from replicad.core.model.errors import RequestError
 from replicad.node.steps import POLL_SECONDS, Task
 
 if TYPE_CHECKING:

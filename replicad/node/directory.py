@@ -10,10 +10,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from replicad.core.group.changes import ADD, REMOVE
-from replicad.core.model.errors import DamageError, RequestError
-from replicad.core.model.operations import PUT, REFUSED
-from replicad.node.definitions import (
+from replicad.core.cluster.definitions import (
     GROUP_PREFIX,
     META,
     NODE_PREFIX,
@@ -27,6 +24,9 @@ from replicad.node.definitions import (
     parse_node,
     parse_voters,
 )
+from replicad.core.group.changes import ADD, REMOVE
+from replicad.core.model.errors import DamageError, RequestError
+from replicad.core.model.operations import PUT, REFUSED
 from replicad.node.settings_models import parse_address
 
 if TYPE_CHECKING:

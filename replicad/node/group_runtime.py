@@ -9,13 +9,13 @@ import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from replicad.core.cluster.definitions import ACKS
 from replicad.core.engine.writes import Done
 from replicad.core.kv.entries import Entry, decode_entry
 from replicad.core.model.errors import RequestError
 from replicad.core.model.operations import ACK_ALL, NO_CAS, Result
 from replicad.node import group_status
 from replicad.node.changes import Changes
-from replicad.node.definitions import ACKS
 from replicad.node.ports import settle
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from replicad.core.cluster.definitions import GroupDefinition
     from replicad.core.engine.group import Group
     from replicad.node.checkpoint import CheckpointFiles
-    from replicad.node.definitions import GroupDefinition
     from replicad.node.lmdb_store import LmdbStore, StoreView
     from replicad.node.runtime import NodeRuntime
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicad.core.cluster.definitions import META
 from replicad.core.group.obstacles import ObstacleKind
 from replicad.core.group.state import Role
 from replicad.node.clock import now_us
-from replicad.node.definitions import META
 
 if TYPE_CHECKING:
     from replicad.node.group_runtime import GroupRuntime

@@ -18,8 +18,8 @@ from replicad.node.wal import MessageLog
 if TYPE_CHECKING:
     import structlog
 
+    from replicad.core.cluster.definitions import GroupDefinition
     from replicad.core.journal.records import CheckpointRecord
-    from replicad.node.definitions import GroupDefinition
     from replicad.node.identity import DataDirectory
     from replicad.node.settings import Settings
 

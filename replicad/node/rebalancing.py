@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicad.core.cluster.definitions import DEFAULT, META, by_preference
 from replicad.core.group.changes import MOVE
 from replicad.core.model.errors import RequestError
 from replicad.node.clock import now_us
-from replicad.node.definitions import DEFAULT, META, by_preference
 
 if TYPE_CHECKING:
     from replicad.node.group_runtime import GroupRuntime

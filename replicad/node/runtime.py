@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from replicad import __version__
+from replicad.core.cluster.definitions import DEFAULT, META
 from replicad.core.engine.node import Engine, Opening
 from replicad.core.model.errors import DamageError, InvariantError, RequestError
 from replicad.node.administration import Administration
 from replicad.node.checkpoint import Checkpointer, CheckpointFiles
 from replicad.node.clock import now_us
-from replicad.node.definitions import DEFAULT, META
 from replicad.node.directory import Directory
 from replicad.node.group_runtime import GroupRuntime
 from replicad.node.identity import LOST, OK, DataDirectory
@@ -33,9 +33,9 @@ from replicad.node.wal import Callbacks
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from replicad.core.cluster.definitions import GroupDefinition
     from replicad.core.model.limits import Limits
     from replicad.core.model.messages import Message
-    from replicad.node.definitions import GroupDefinition
     from replicad.node.settings import Settings
 
 TICK_SECONDS = 0.01

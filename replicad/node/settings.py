@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from replicad.core.cluster.definitions import GroupDefinition
 from replicad.core.model.limits import Limits
-from replicad.node.definitions import GroupDefinition
 from replicad.node.settings_models import (
     Address,
     NodeSettings,

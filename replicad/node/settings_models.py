@@ -13,9 +13,9 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from replicad.core.cluster.definitions import DEFAULT, LIMITS, GroupDefinition
 from replicad.core.journal.segments import SEGMENT_BYTES_MIN
 from replicad.core.model.limits import FRAME_BYTES_MAX, Limits
-from replicad.node.definitions import DEFAULT, LIMITS, GroupDefinition
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30

@@ -12,9 +12,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from replicad.core.cluster.definitions import META, GroupDefinition, by_preference, group_key
 from replicad.core.group.changes import ADD, DEMOTE, MOVE, PROMOTE, PROTOCOL, REMOVE
 from replicad.core.model.errors import RequestError
-from replicad.node.definitions import META, GroupDefinition, by_preference, group_key
 from replicad.node.directory import follow
 
 if TYPE_CHECKING:

@@ -10,13 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from replicad.core.group.state import GroupState
-from replicad.core.journal.segments import FormatError
-from replicad.core.journal.startup import Action
-from replicad.core.kv.entries import decode_entry
-from replicad.core.model.errors import DamageError, InvariantError
-from replicad.core.model.operations import OPERATIONS, decode_batch
-from replicad.node.definitions import (
+from replicad.core.cluster.definitions import (
     GROUP_PREFIX,
     META,
     NODE_PREFIX,
@@ -25,6 +19,12 @@ from replicad.node.definitions import (
     parse_definition,
     parse_node,
 )
+from replicad.core.group.state import GroupState
+from replicad.core.journal.segments import FormatError
+from replicad.core.journal.startup import Action
+from replicad.core.kv.entries import decode_entry
+from replicad.core.model.errors import DamageError, InvariantError
+from replicad.core.model.operations import OPERATIONS, decode_batch
 from replicad.node.identity import OK, DirectoryError, Identity
 from replicad.node.offline import OfflineDirectory, OfflineGroup, read_offline
 from replicad.node.segment_files import segment_path

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from replicad.core.cluster.definitions import META
 from replicad.core.group.changes import DEMOTE, PROMOTE, REMOVE
 from replicad.core.model.errors import RequestError
 from replicad.node.clock import now_us
-from replicad.node.definitions import META
 
 if TYPE_CHECKING:
     from replicad.core.group.office import Office

@@ -1,6 +1,6 @@
 import json
 
-from replicad.node.definitions import NodeEntry
+from replicad.core.cluster.definitions import NodeEntry
 
 MEMBERS = "/v1/replicad/groups/default/members"
 

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from replicad.core.cluster.definitions import GroupDefinition, parse_definition
 from replicad.core.group.configuration import Configuration
 from replicad.core.model.errors import RequestError
 from replicad.core.model.limits import Limits
 from replicad.core.model.refusals import Refusal, RefusalCode
 from replicad.node.administration import Administration
-from replicad.node.definitions import GroupDefinition, parse_definition
 from replicad.node.runtime import NodeRuntime
 from replicad.node.steps import Task
 

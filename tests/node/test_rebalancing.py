@@ -1,8 +1,8 @@
 from types import SimpleNamespace
 
+from replicad.core.cluster.definitions import GroupDefinition
 from replicad.core.group.configuration import Configuration
 from replicad.core.model.limits import Limits
-from replicad.node.definitions import GroupDefinition
 from replicad.node.rebalancing import OFFICE_US, Rebalancer
 
 NODES = ("n1", "n2", "n3")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import structlog
 
+from replicad.core.cluster.definitions import GroupDefinition
 from replicad.core.model.limits import Limits
 from replicad.node import events
-from replicad.node.definitions import GroupDefinition
 from replicad.node.settings import Address, SettingsError, check, load, parse_address
 from replicad.node.settings_models import LimitSettings, NodeSettings, ProcessSettings
 from tests.node.bad_settings import BAD_SETTINGS, GOOD

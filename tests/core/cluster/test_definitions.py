@@ -3,9 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from replicad.core.group.configuration import Configuration
-from replicad.core.model.limits import Limits
-from replicad.node.definitions import (
+from replicad.core.cluster.definitions import (
     DROPPED,
     REMOVED,
     GroupDefinition,
@@ -14,6 +12,8 @@ from replicad.node.definitions import (
     parse_definition,
     parse_node,
 )
+from replicad.core.group.configuration import Configuration
+from replicad.core.model.limits import Limits
 from replicad.node.directory import follow
 from replicad.node.opening import initial_members
 
