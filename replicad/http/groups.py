@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -230,7 +231,13 @@ class Groups:
         members = body.members or self.runtime.administration.everyone()
         limits = {name: value for name in LIMITS if (value := getattr(body.limits, name)) is not None}
         wish = GroupDefinition.new(
-            asked.name, members, protocol=body.protocol, ack=body.ack, preferred=body.preferred, limits=limits
+            asked.name,
+            secrets.token_hex(4),
+            members,
+            protocol=body.protocol,
+            ack=body.ack,
+            preferred=body.preferred,
+            limits=limits,
         )
         return await self.runtime.administration.create(wish, asked.seconds)
 

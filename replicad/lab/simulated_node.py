@@ -79,6 +79,7 @@ class SimulatedNode:
         self.group = GROUP
         self.peers = tuple(peer for peer in simulator.names if peer != name)
         self._random = Random(f"{seed}/node/{name}")
+        self._ids = Random(f"{seed}/ids/{name}")
         self._timing = Random(f"{seed}/timing/{name}")
         self.disk = VirtualDisk(Random(f"{seed}/disk/{name}"), swarm.disk.segment_bytes)
         self.files = VirtualFiles(CLUSTER, GROUP, Random(f"{seed}/files/{name}"))
@@ -88,6 +89,8 @@ class SimulatedNode:
         self.clock = VirtualClock(self._random.randint(-swarm.clock_ppm, swarm.clock_ppm), 0)
         self.clock.restart(simulator.queue.now, self._random.randint(1_000_000, 10_000_000_000))
         self.disk_id = self._new_disk_id()
+        self.cluster_id = ""
+        """Which cluster the directory belongs to ("": it is not known yet)."""
         self.lost = False
         self.full = False
         self.process: SimulatedProcess | None = None
@@ -141,11 +144,14 @@ class SimulatedNode:
             rebuild=rebuild,
             lost=self.lost,
             protocol=swarm.protocol,
+            fresh_id=f"{self._ids.getrandbits(128):032x}",
+            names_cluster=True,
         )
         self._rebooted = False
         self._started_before = True
         self.files.forget_pins()
         self.process = SimulatedProcess(self, opening, log, Random(f"{self._random.getrandbits(64)}"))
+        self.files.ids = self.process.replica.state.known_ids
         for peer in self.peers:
             self.process.engine.on_peer(peer, PEER_VERSION_MAX)
         self.note(
@@ -195,6 +201,7 @@ class SimulatedNode:
         self.store = MemoryStore()
         self.store_broken = False
         self.disk_id = self._new_disk_id()
+        self.cluster_id = ""
         self.lost = False
         self.established = False
         self.rotten = ""

@@ -140,6 +140,23 @@ class SimulatedPorts:
         writer = self.process.log.writer
         return len(writer.highest), tuple(writer.pinning(self._truncated))
 
+    # --- the cluster's id ---------------------------------------------------------------------------------------------
+
+    def keep_cluster_id(self, cluster_id: str) -> None:
+        """Write it into the directory."""
+        self._act(setattr, self.node, "cluster_id", cluster_id)
+
+    def open_links_anew(self) -> None:
+        """Links here are never open for long."""
+
+    def cluster_id_of(self, peer: str) -> str:
+        """Return what a handshake with the peer would say."""
+        return self.simulator.nodes[peer].cluster_id if peer in self.simulator.nodes else ""
+
+    def holds_closed_groups(self) -> bool:
+        """There is one group, and it is open."""
+        return False
+
     # --- the network --------------------------------------------------------------------------------------------------
 
     def send(self, to: str, group: str, message: Message) -> None:  # noqa: ARG002 - there is one group

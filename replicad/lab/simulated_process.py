@@ -65,6 +65,7 @@ class SimulatedProcess:
             neighbours=self.simulator.names,
             always_ticked=opening.name,
             operations_per_run=swarm.apply_budget,
+            cluster_id=node.cluster_id,
         )
         self.group = self.engine.open(opening)
         self.group.on_change = self.changes.__setitem__

@@ -69,7 +69,7 @@ async def test_a_group_that_does_not_form_is_unfinished(members):
     """At the end of its time the answer leaves the outcome open, and names who is missing; the group stays defined."""
     administration = at("n1", "n2", "n3")
     with pytest.raises(RequestError, match="defined, but not formed: n4 is not in touch; it forms by itself") as caught:
-        await administration.create(GroupDefinition.new("orders", members), 0.01)
+        await administration.create(GroupDefinition.new("orders", "0a1b2c3d", members), 0.01)
     assert (caught.value.kind.name, caught.value.kind.definite) == ("unfinished", False)
     assert administration.node.directory.names() == ["orders"]
 
@@ -78,7 +78,7 @@ async def test_whoever_is_no_member_waits_until_the_group_is_formed():
     """Its first coordinator writes a version into the definition; that ends the wait."""
     administration = at("n1", "n2", "n3")
     directory = administration.node.directory
-    making = asyncio.ensure_future(administration.create(GroupDefinition.new("orders", ("n2", "n3")), 60))
+    making = asyncio.ensure_future(administration.create(GroupDefinition.new("orders", "0a1b2c3d", ("n2", "n3")), 60))
     await asyncio.sleep(0.01)
     assert not making.done()
     made = directory.definitions["orders"]
@@ -92,7 +92,7 @@ async def test_another_group_of_that_name_is_shown_as_it_is():
     directory = administration.node.directory
     directory.definitions["orders"] = GroupDefinition("orders", "o", ("n1", "n2"), ("n2", "n3"), version=3)
     with pytest.raises(RequestError, match=r"members n2, n3 \(initially n1, n2\), protocol"):
-        await administration.create(GroupDefinition.new("orders", ("n4",)), 1)
+        await administration.create(GroupDefinition.new("orders", "0a1b2c3d", ("n4",)), 1)
 
 
 @pytest.mark.parametrize("action", ["remove", "demote", "promote", "replace"])

@@ -8,7 +8,6 @@ settings file cannot bring the group back. ``node/NAME`` is where a node is foun
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -54,9 +53,9 @@ class GroupDefinition:
     """Version of the configuration that members, mirrors and protocol are of (0: it is not known to be formed)."""
 
     @staticmethod
-    def new(name: str, members: tuple[str, ...], **options: object) -> GroupDefinition:
-        """Return the definition of a group that is created now, with an id of its own."""
-        identity = f"{name}.{secrets.token_hex(4)}"
+    def new(name: str, token: str, members: tuple[str, ...], **options: object) -> GroupDefinition:
+        """Return the definition of a group that is created now; ``token``, drawn for it, makes its id its own."""
+        identity = f"{name}.{token}"
         return replace(GroupDefinition(name, identity, members, members), **options)  # type: ignore[arg-type]
 
     def group_limits(self, limits: Limits) -> Limits:

@@ -64,7 +64,7 @@ def test_damaged_addresses_are_refused(value):
 
 def test_a_new_group_has_an_id_of_its_own():
     """A name that is used again never meets what the old group left behind."""
-    first, second = (GroupDefinition.new("orders", ("n1",), ack="one") for _ in range(2))
+    first, second = (GroupDefinition.new("orders", token, ("n1",), ack="one") for token in ("0a1b2c3d", "4e5f6071"))
     assert first.id != second.id
     assert first.id.startswith("orders.")
     assert first.wish() == second.wish()
