@@ -50,6 +50,9 @@ class Nemesis:
         kinds.append(("diverge", settings.diverge_us, self._diverge))
         kinds.append(("stop", settings.stop_us, self._stop))
         kinds.append(("slow", settings.slow_us, self._slow))
+        if settings.aimed_ppm:
+            self._randoms["aimed"] = Random(f"{self._simulator.seed}/faults/aimed")
+            self._simulator.listeners.append(self._aim)
         for name, mean, pull in kinds:
             if mean:
                 self._randoms[name] = Random(f"{self._simulator.seed}/faults/{name}")
@@ -104,6 +107,36 @@ class Nemesis:
             if self._enabled:
                 pull = random.choice(self._enabled)
                 self._after(delay, lambda pull=pull: pull(random))  # type: ignore[misc]
+
+    # --- aimed at what just happened ----------------------------------------------------------------------------------
+
+    def _aim(self, name: str, event: str) -> None:
+        """Kill where something was settled that few have heard of, or that is on its way.
+
+        After a configuration entry all processes die: who committed it knows, and the others find it open. After a page
+        that is held back its sender dies: a candidate that waits for the page goes on without it.
+        """
+        if event not in {"configuration", "page_held_back"} or self._stopped:
+            return
+        node = self._simulator.nodes[name]
+        process = node.process
+        if process is None or (event == "configuration" and process.replica.role != "coordinator"):
+            return  # others hear of an entry when it is an old story
+        random = self._randoms["aimed"]
+        if random.randrange(1_000_000) >= self._settings.aimed_ppm:
+            return
+        outages = [random.randrange(400_000) for _ in self._simulator.names]
+        delay = random.randrange(1_000) if event == "configuration" else random.randrange(400_000)
+        victims = list(self._simulator.nodes.values()) if event == "configuration" else [node]
+
+        def blow() -> None:
+            for victim, outage in zip(victims, outages, strict=False):
+                if victim.process is not None:
+                    self._simulator.count("fault aimed")
+                    victim.crash(power=False)
+                    self._after(outage if victim is not node else outage // 4, victim.start)
+
+        self._after(delay, blow)
 
     # --- processes and machines ---------------------------------------------------------------------------------------
 

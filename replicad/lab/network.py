@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from random import Random
 
 _MILLION = 1_000_000
+HOLDS_PAGES_US = 2_000_000
+"""A link holds pages of slots back for no longer than this at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,9 @@ class NetworkFaults:
     slow_ppm: int = 0
     """Share of messages (and half of the duplicates) that take up to ``slow_max_us`` longer."""
     slow_max_us: int = 1_000_000
+    late_pages_ppm: int = 0
+    """Share of the pages of committed slots, or of runs of them, that wait until whoever asked for them is in office
+    (or for ever)."""
     ordered: bool = False
     """Messages of one sender to one receiver never overtake each other (as over one TCP connection)."""
 
@@ -40,7 +45,7 @@ class NetworkFaults:
         """Refuse settings that make no sense."""
         if not 0 < self.delay_min_us <= self.delay_max_us:
             raise ValueError("delay_min_us must be positive and not above delay_max_us")
-        for name in ("loss_ppm", "duplicate_ppm", "slow_ppm"):
+        for name in ("loss_ppm", "duplicate_ppm", "slow_ppm", "late_pages_ppm"):
             if not 0 <= getattr(self, name) < _MILLION:
                 raise ValueError(f"{name} must be from 0 to 999999")
 
@@ -52,9 +57,12 @@ PERFECT = NetworkFaults()
 class Network:
     """Decides when, and whether, each message arrives; the caller moves the bytes."""
 
-    def __init__(self, faults: NetworkFaults, random: Random) -> None:
+    def __init__(self, faults: NetworkFaults, random: Random, late: Random) -> None:
+        """``late`` decides about late pages alone: they must not move what every other message meets."""
         self.faults = faults
         self._random = random
+        self._late = late
+        self._holds_until: dict[tuple[str, str], int] = {}
         self._blocked: dict[tuple[str, str], int] = {}
         self._last_arrival: dict[tuple[str, str], int] = {}
 
@@ -100,3 +108,14 @@ class Network:
             later = faults.slow_max_us if faults.slow_ppm and random() < 0.5 else faults.delay_max_us
             return (first, first + 1 + int(random() * later))
         return (first,)
+
+    def holds_page(self, source: str, target: str, now: int) -> bool:
+        """Return whether a page of committed slots that is sent now is held back, as are the next ones on its link."""
+        ppm = self.faults.late_pages_ppm
+        if not ppm:
+            return False
+        if now >= self._holds_until.get((source, target), 0):
+            if self._late.random() * _MILLION >= ppm:
+                return False
+            self._holds_until[source, target] = now + int(self._late.random() * HOLDS_PAGES_US)
+        return True

@@ -31,6 +31,7 @@ class Operator:
         kinds: tuple[tuple[str, int, Callable[[Random], None]], ...] = (
             ("switch", self._settings.switch_us, self._switch),
             ("change", self._settings.change_us, self._change),
+            ("vote", self._settings.vote_us, self._vote),
         )
         for name, mean, ask in kinds:
             if mean:
@@ -64,6 +65,17 @@ class Operator:
         kind, among = self._choose(draw, list(voters), list(mirrors), spare)
         if among:
             self._request(random, kind, among[int(pick * len(among))])
+
+    def _vote(self, random: Random) -> None:
+        """Give a mirror a vote, or take a voter's: what changes who counts."""
+        encoded = self._simulator.judge.configuration
+        configuration = Configuration.decode(encoded) if encoded else None
+        promote, pick = random.random() < 0.5, random.random()
+        if configuration is None:
+            return
+        among = configuration.mirrors if promote else configuration.nodes()
+        if among:
+            self._request(random, "promote" if promote else "demote", among[int(pick * len(among))])
 
     @staticmethod
     def _choose(draw: float, voters: list[str], mirrors: list[str], spare: list[str]) -> tuple[str, list[str]]:

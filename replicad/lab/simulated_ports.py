@@ -94,7 +94,7 @@ class SimulatedPorts:
         """Put a line into the transcript."""
         if self.process.dead:
             return
-        self.simulator.count(name)
+        self.simulator.happened(self.process.name, name)
         self.simulator.note(self.process.name, " ".join([name, *(f"{k}={v}" for k, v in fields.items())]))
 
     def halt(self, reason: str) -> None:

@@ -6,11 +6,12 @@ another process. Faults are pulled by :mod:`replicad.lab.nemesis` (random) or by
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
-from replicad.core.model.messages import Message, decode_message
+from replicad.core.model.messages import Message, Slots, decode_message
 from replicad.lab.checks import Judge
 from replicad.lab.contact import Level, Outcome
 from replicad.lab.events import EventQueue
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from replicad.lab.clients import Request
     from replicad.lab.swarm import Swarm
 
+HELD_PAGES_MAX = 8
+"""Pages of slots that the network holds back for one node."""
 EVENTS_MAX = 3_000_000
 """A run with more events is a storm of messages."""
 GRACE_US, LOOK_US = 2_000_000, 10_000
@@ -41,13 +44,16 @@ class Simulator:
         self.transcript = transcript
         self.queue = EventQueue()
         self.judge = Judge(swarm.limits.request_window_slots)
-        self.network = Network(swarm.network, Random(f"{seed}/network"))
+        self.network = Network(swarm.network, Random(f"{seed}/network"), Random(f"{seed}/network/late"))
         self.names = tuple(f"n{number}" for number in range(1, swarm.nodes + 1))
         self.founders = self.names[: founders or None]
         self.nodes = {name: SimulatedNode(self, name) for name in self.names}
         self.judge.differs = lambda name: self.nodes[name].diverged
         self.counts: dict[str, int] = {}
         """How often what happened: messages by name, events of replicas, faults."""
+        self.listeners: list[Callable[[str, str], None]] = []
+        """Called with ``(node, event)`` when something happens there."""
+        self._held_pages: dict[str, deque[tuple[str, str, str, bytes]]] = {}
         self._replies = Random(f"{seed}/replies")
         self._lost_reply_ppm = swarm.load.lost_reply_ppm
 
@@ -80,8 +86,22 @@ class Simulator:
         arrivals = self.network.arrivals(source, target, queue.now)
         if not arrivals:
             self.transcript.message(queue.now, source, LOST, target, message, data)
+        if arrivals and isinstance(message, Slots) and self.network.holds_page(source, target, queue.now):
+            held = self._held_pages.setdefault(target, deque(maxlen=HELD_PAGES_MAX))
+            held.append((source, disk, target, data))
+            self.happened(source, "page_held_back")
+            return
         for time in arrivals:
             queue.at(time, self._arrive, source, disk, target, data)
+
+    def happened(self, name: str, event: str) -> None:
+        """Something happened at a node (an event of its replica, or of the network): aimed faults wait for it."""
+        self.count(event)
+        if event == "took_office":
+            for number, page in enumerate(self._held_pages.pop(name, ())):
+                self.queue.after(number * 200, self._arrive, *page)
+        for listen in self.listeners:
+            listen(name, event)
 
     def _arrive(self, source: str, disk: str, target: str, data: bytes) -> None:
         process = self.nodes[target].process if target in self.nodes else None

@@ -46,6 +46,10 @@ class NemesisFaults:
     """Not a fault: somebody asks for a protocol."""
     change_us: int = 0
     """Not a fault: somebody asks for a change of the members."""
+    vote_us: int = 0
+    """Not a fault: somebody asks for a mirror's vote to be given, or a voter's to be taken."""
+    aimed_ppm: int = 0
+    """Chance that a change of the configuration, or a page of slots that is held back, comes with a crash just then."""
     long_ppm: int = 200_000
     """Share of outages (in parts per million) that last for seconds instead of tenths of seconds."""
 
@@ -116,6 +120,8 @@ def draw(seed: int, nodes: int) -> Swarm:
     nemesis = replace(
         _nemesis(Random(f"{seed}/swarm/nemesis")), diverge_us=_diverge_us(seed), **_changes(seed), **_leases(seed)
     )
+    late_pages_ppm, aimed_ppm, vote_us = _late_pages(seed) if nemesis.change_us else (0, 0, 0)
+    nemesis = replace(nemesis, aimed_ppm=aimed_ppm, vote_us=vote_us)
     founders = nodes
     if nemesis.change_us:
         nemesis = replace(nemesis, rot_us=0, wipe_us=0, diverge_us=0)
@@ -125,7 +131,7 @@ def draw(seed: int, nodes: int) -> Swarm:
         size=nodes,
         founders=founders,
         limits=limits,
-        network=_network(Random(f"{seed}/swarm/network")),
+        network=replace(_network(Random(f"{seed}/swarm/network")), late_pages_ppm=late_pages_ppm),
         nemesis=nemesis,
         disk=_disk(Random(f"{seed}/swarm/disk"), limits),
         load=replace(_load(Random(f"{seed}/swarm/load")), session_ppm=_session_ppm(seed)),
@@ -231,6 +237,15 @@ def _leases(seed: int) -> dict[str, int]:
 
 def _diverge_us(seed: int) -> int:
     return _maybe(Random(f"{seed}/swarm/diverge"), 250_000, 1_000_000, 5_000_000)
+
+
+def _late_pages(seed: int) -> tuple[int, int, int]:
+    """Return ``(late_pages_ppm, aimed_ppm, vote_us)`` of a seed in which members change."""
+    random = Random(f"{seed}/swarm/late")
+    late = _maybe(random, 500_000, 100_000, 600_000)
+    aimed = _maybe(random, 1_000_000, 300_000, 900_000)
+    vote = _maybe(random, 1_000_000, 200_000, 1_000_000)
+    return (late, aimed, vote) if late else (0, 0, 0)
 
 
 def _session_ppm(seed: int) -> int:

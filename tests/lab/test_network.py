@@ -6,7 +6,7 @@ from replicad.lab.network import Network, NetworkFaults
 
 
 def make(seed=1, **faults):
-    return Network(NetworkFaults(**faults), Random(seed))
+    return Network(NetworkFaults(**faults), Random(seed), Random(f"{seed}/late"))
 
 
 def test_a_healthy_network_delivers_once_within_its_delays():

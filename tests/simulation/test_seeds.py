@@ -71,3 +71,8 @@ def test_a_slow_executor_catches_up_before_it_is_judged(seed):
 def test_two_that_do_not_know_each_other_do_not_talk_for_ever():
     """Each answered the other's introduction with its own, millions of times a second (3817, three)."""
     assert failure(3817, 3) == ""
+
+
+def test_a_late_page_of_slots_does_not_leave_a_coordinator_with_the_peers_of_before():
+    """A page that came when its asker was in office by then brought a change of the voters (18, five nodes)."""
+    assert failure(18, 5) == ""

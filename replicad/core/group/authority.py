@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from replicad.core.model.messages import LeaseRecall
 
 if TYPE_CHECKING:
+    from replicad.core.group.configuration import Configuration
     from replicad.core.group.state import GroupState
     from replicad.core.model.messages import HeartbeatAck, LeaseReturn
 
@@ -62,26 +63,45 @@ class Authority:
         self.round_sent_at: dict[int, int] = {}
         self.last_round_at = 0
         self.began_at = state.now
-        self.peers: dict[str, Peer] = {}
         self.granting = True
+        self._peers: dict[str, Peer] = {}
+        self._followed: Configuration | None = None
+        """The configuration whose other voters the peers are."""
         self.refresh_members()
+
+    @property
+    def peers(self) -> dict[str, Peer]:
+        """What is known of each other voter of the configuration of this moment.
+
+        It may change at any place that commits slots, a page of them that was long on its way included.
+        """
+        if self._followed is not self.state.configuration:
+            self.refresh_members()
+        return self._peers
 
     def refresh_members(self) -> None:
         """Follow the configuration: a new disk starts from nothing."""
-        configuration = self.state.configuration
+        configuration = self._followed = self.state.configuration
         members = configuration.members if configuration else ()
         for member in members:
             if member.node == self.state.node:
                 continue
-            known = self.peers.get(member.node)
+            known = self._peers.get(member.node)
             if known is None or known.disk != member.disk:
                 # What is committed already it fetches itself. From here on a majority may need it: until it can have
                 # answered, its silence says nothing (E4).
-                self.peers[member.node] = Peer(member.disk, sent_to=self.state.log.committed)
+                self._peers[member.node] = Peer(member.disk, sent_to=self.state.log.committed)
                 self.began_at = self.state.now
         current = {member.node for member in members}
-        for name in [name for name in self.peers if name not in current]:
-            del self.peers[name]
+        for name in [name for name in self._peers if name not in current]:
+            del self._peers[name]
+
+    def current(self) -> bool:
+        """Return whether the peers are the other voters of the configuration that is known here."""
+        configuration = self.state.configuration
+        members = configuration.members if configuration else ()
+        disks = {member.node: member.disk for member in members if member.node != self.state.node}
+        return disks == {name: peer.disk for name, peer in self.peers.items()}
 
     def begin_round(self) -> int:
         """Number a new heartbeat round and remember when it was sent."""

@@ -166,9 +166,11 @@ class Election:
         self._count_votes()
 
     def _count_votes(self) -> None:
-        if sum(self.votes.values()) >= self.state.majority():
+        voters = (self.state.node, *self.state.peers())  # of this moment: who lost its vote since it answered is none
+        votes = [self.votes[name] for name in voters if name in self.votes]
+        if sum(votes) >= self.state.majority():
             self._prepare()
-        elif len(self.votes) == len(self.state.peers()) + 1:
+        elif len(votes) == len(voters):
             self.give_up("the others would not promise")
 
     # --- Prepare ----------------------------------------------------------------------------------------------------

@@ -206,7 +206,7 @@ class Membership:
         state = self.state
         encoded = configuration.encode()
         state.append(FormationRecord(encoded))
-        state.configuration = configuration
+        state.take_configuration(configuration)
         state.out.catalog_stale = True
         state.belong(configuration.cluster)
         state.event("formed", members=",".join(configuration.nodes()))
@@ -244,7 +244,8 @@ class Membership:
             self._learn(theirs)
         if state.out.forget:
             return
-        own = state.configuration  # it may have been learnt just now
+        own = state.configuration  # it may have been learnt just now, and may have ended the office
+        office = office if state.role is Role.COORDINATOR else None
         past = own is not None and theirs is not None and theirs.generation < own.generation
         belongs = own.names(state.node) if own is not None else not self.stranger
         if own is not None and theirs is not None and theirs.version > own.version:
@@ -310,7 +311,7 @@ class Membership:
                 return
         elif heard.version <= own.version or state.given_up_by(heard):
             return
-        state.configuration = heard
+        state.take_configuration(heard)
         state.append(FormationRecord(heard.encode()))
         state.belong(heard.cluster)
         state.event("configuration_learnt", version=heard.version, slot=heard.slot)

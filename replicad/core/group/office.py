@@ -328,13 +328,11 @@ class Office:
         self.announced = max(self.announced, state.log.committed)  # by the contacts whose slots these were
         self.repairs.advance()
         while True:
-            before, configuration = state.log.committed, state.configuration
+            before = state.log.committed
             slot = self._committable()
             if slot > before:
                 state.commit(slot)
                 self.slots.learn()
-            if state.configuration is not configuration:
-                self.authority.refresh_members()
             if slot == before or not self.has_promises():
                 break
         self._close_slots()

@@ -493,5 +493,6 @@ class Replica:
             check(state.role is Role.COORDINATOR, "only a coordinator has an office")
             check(state.promised == self.office.epoch, "a coordinator has promised nothing above its epoch")
             check(self.office.assigned >= log.committed, "nothing is committed that was not assigned")
+            check(self.office.authority.current(), "a coordinator's peers are the other voters of its configuration")
         else:
             check(state.role is not Role.COORDINATOR, "a coordinator has an office")

@@ -89,11 +89,10 @@ class GroupState:
         self.epoch = 0  # acceptor, election: the epoch that this replica follows or leads
         self.coordinator = ""  # acceptor, election: its coordinator ("" unknown)
         self.log = SlotLog(durable, applied)
-        self.configuration: Configuration | None = None  # configure()
-        for encoded in (durable.formation, configuration):
-            known = Configuration.decode(encoded) if encoded else None
-            if known is not None and (self.configuration is None or known.version > self.configuration.version):
-                self.configuration = known
+        known = [Configuration.decode(encoded) for encoded in (durable.formation, configuration) if encoded]
+        self.configuration: Configuration | None = max(  # take_configuration()
+            known, key=lambda configuration: configuration.version, default=None
+        )
         self.applied = applied  # replica.executed
         self.digest = digest
         self.fed = applied  # feed(): the last slot given to the executor
@@ -243,7 +242,7 @@ class GroupState:
         if configuration.machine_version > STATE_MACHINE_VERSION:
             self.out.halt = f"the group runs state machine version {configuration.machine_version}: upgrade this node"
         newcomer = not self.is_member()
-        self.configuration = configuration
+        self.take_configuration(configuration)
         if slot <= self.log.committed:
             # First: a log that is cut here must not name members by an entry that it does not know to be committed.
             self.append(WatermarkRecord(slot))
@@ -255,6 +254,13 @@ class GroupState:
         self.belong(configuration.cluster)
         self.event("configuration", version=configuration.version, slot=slot)
 
+    def take_configuration(self, configuration: Configuration) -> None:
+        """Let a configuration govern from here on: the one place that changes it.
+
+        Nobody is told. What depends on it compares the object with the one that it was computed from.
+        """
+        self.configuration = configuration
+
     def adopt(self, configuration: Configuration, slot: int) -> None:
         """Take over the configuration of a checkpoint at ``slot`` that was installed, if it is a newer one."""
         if self.configuration is not None and configuration.version <= self.configuration.version:
@@ -262,7 +268,7 @@ class GroupState:
         if self.foreign(configuration):
             self.out.halt = f"the checkpoint at slot {slot} is of another cluster, or of another life of the group"
             return
-        self.configuration = configuration
+        self.take_configuration(configuration)
         self.belong(configuration.cluster)
 
     def given_up_by(self, configuration: Configuration) -> bool:

@@ -78,6 +78,14 @@ def _replaced_in_the_view(_original: Function) -> Function:
     return remove
 
 
+register(
+    "peers-of-before",
+    "M2",
+    "a coordinator goes on with the voters that it took office with",
+    "core.group.authority:Authority",
+    "peers",
+)(lambda _original: property(lambda self: self._peers))  # type: ignore[arg-type, return-value]
+
 # --- M4, M5 -----------------------------------------------------------------------------------------------------------
 
 
@@ -112,8 +120,8 @@ register("newcomer-votes-at-once", "M4", "a newcomer votes before it applied its
 def _old_word_for_new_disk(original: Function) -> Function:
     def refresh_members(self: Any) -> None:
         for member in self.state.configuration.members if self.state.configuration else ():
-            if member.node in self.peers:
-                self.peers[member.node].disk = member.disk
+            if member.node in self._peers:
+                self._peers[member.node].disk = member.disk
         original(self)
 
     return refresh_members

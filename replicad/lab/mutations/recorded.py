@@ -19,6 +19,7 @@ RECORDED: dict[str, tuple[int, int]] = {
     "promise-keeps-role": (7, 3),
     "holder-dropped-early": (89, 3),
     "read-ignores-accepted": (3, 3),
+    "peers-of-before": (2, 3),
     "unsafe-changes-made": (4, 3),
     "promoted-while-behind": (18, 3),
     "empty-disk-votes": (195, 3),
