@@ -14,7 +14,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
-from replicad.core.engine.node import Opening
+from replicad.core.engine.ports import Opened
 from replicad.core.group.configuration import Configuration
 from replicad.core.journal.recovery import DurableState, Recovery, recover
 from replicad.core.journal.segments import LogIdentity
@@ -119,10 +119,7 @@ class SimulatedNode:
         if self.process is not None:
             return
         recovery = self._recover()
-        durable = recovery.states.get(GROUP, DurableState())
-        rebuild = self._prepare_store(durable)
         swarm = self.simulator.swarm
-        machine = Machine(self.store, swarm.limits.request_window_slots)
         log = VirtualLog(
             identity=self._identity(),
             disk=self.disk,
@@ -132,36 +129,28 @@ class SimulatedNode:
             random=self._timing,
         )
         log.set_full(FULL_SLACK_BYTES if self.full else None)
-        opening = Opening(
-            name=GROUP,
-            identity=self.group,
-            members=self.simulator.founders,
-            limits=swarm.limits,
-            durable=durable,
-            machine=machine,
-            store=self.store,
-            files=self.files,
-            rebuild=rebuild,
-            lost=self.lost,
-            protocol=swarm.protocol,
-            fresh_id=f"{self._ids.getrandbits(128):032x}",
-            names_cluster=True,
-        )
+        self.files.forget_pins()
+        self.process = SimulatedProcess(self, recovery.states, log, Random(f"{self._random.getrandbits(64)}"))
         self._rebooted = False
         self._started_before = True
-        self.files.forget_pins()
-        self.process = SimulatedProcess(self, opening, log, Random(f"{self._random.getrandbits(64)}"))
-        self.files.ids = self.process.replica.state.known_ids
         for peer in self.peers:
             self.process.engine.on_peer(peer, PEER_VERSION_MAX)
+        replica = self.process.replica
         self.note(
-            f"starts: disk {self.disk_id[:4]}{' lost' if self.lost else ''}{' rebuild' if rebuild else ''} "
-            f"applied={machine.applied_slot} committed={durable.committed} log={recovery.ending.value}"
+            f"starts: disk {self.disk_id[:4]}{' lost' if self.lost else ''}"
+            f"{' rebuild' if replica.state.rebuilding else ''} "
+            f"applied={replica.applied} committed={replica.committed} log={recovery.ending.value}"
         )
         self.process.start()
         self.process.start_ticking(self._timing.randrange(TICK_US))
         if self.full and self.process is not None:
             self.process.set_full(full=True)
+
+    def open_group(self, identity: str, durable: DurableState) -> Opened:  # noqa: ARG002 - there is one group
+        """Bring the store to a state that the log continues."""
+        rebuild = self._prepare_store(durable)
+        machine = Machine(self.store, self.simulator.swarm.limits.request_window_slots)
+        return Opened(durable, machine, self.store, self.files, rebuild)
 
     def _identity(self) -> LogIdentity:
         return LogIdentity(CLUSTER, self.name, self.disk_id)

@@ -17,7 +17,11 @@ from replicad.core.model.messages import Message, encode_message
 from replicad.lab.checks import Violation
 
 if TYPE_CHECKING:
+    from replicad.core.cluster.definitions import GroupDefinition
+    from replicad.core.engine.group import Group
+    from replicad.core.engine.ports import Opened
     from replicad.core.group.executor import Execution
+    from replicad.core.journal.recovery import DurableState
     from replicad.core.kv.memory_store import MemoryStore
     from replicad.lab.simulated_process import SimulatedProcess
 
@@ -105,6 +109,28 @@ class SimulatedPorts:
         """Set the directory aside and start over."""
         self._act(self.node.forget, reason)
 
+    # --- groups -------------------------------------------------------------------------------------------------------
+
+    def open(self, definition: GroupDefinition, durable: DurableState) -> Opened:
+        """Open store and files of a group."""
+        return self.node.open_group(definition.id, durable)
+
+    def opened(self, definition: GroupDefinition, group: Group, opened: Opened) -> None:  # noqa: ARG002 - the node knows them
+        """Checkpoints of another life of the group are told by their ids."""
+        self.node.files.ids = group.replica.state.known_ids
+
+    def closed(self, name: str, identity: str) -> None:
+        """The one group here is never closed."""
+
+    def delete_store(self, identity: str) -> None:
+        """Nor is it deleted."""
+
+    def delete_checkpoints(self, identity: str) -> None:
+        """Nor are its files."""
+
+    def meet_nodes(self) -> None:
+        """Every node is found by its name."""
+
     # --- the message log ----------------------------------------------------------------------------------------------
 
     def append(self, records: Sequence[tuple[str, Record]], number: int, *, reserved: bool) -> None:  # noqa: ARG002 - the log sees it itself
@@ -152,10 +178,6 @@ class SimulatedPorts:
     def cluster_id_of(self, peer: str) -> str:
         """Return what a handshake with the peer would say."""
         return self.simulator.nodes[peer].cluster_id if peer in self.simulator.nodes else ""
-
-    def holds_closed_groups(self) -> bool:
-        """There is one group, and it is open."""
-        return False
 
     # --- the network --------------------------------------------------------------------------------------------------
 

@@ -11,16 +11,20 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from replicad.core.engine.node import Engine, Opening
+from replicad.core.cluster.catalog import OwnWord
+from replicad.core.cluster.definitions import GroupDefinition, NodeEntry
+from replicad.core.engine.node import Engine
 from replicad.core.group.effects import Effects
 from replicad.core.kv.entries import decode_entry
 from replicad.core.kv.machine import Machine
+from replicad.core.model.errors import RequestError
 from replicad.core.model.messages import Message
+from replicad.core.model.refusals import Refusal, RefusalCode
 from replicad.lab.contact import Contact
 from replicad.lab.simulated_ports import JudgeObserver, SimulatedPorts
 
 if TYPE_CHECKING:
-    from replicad.core.model.refusals import Refusal
+    from replicad.core.journal.recovery import DurableState
     from replicad.lab.simulated_node import SimulatedNode
     from replicad.lab.simulator import Simulator
     from replicad.lab.virtual_log import VirtualLog
@@ -29,12 +33,14 @@ TICK_US = 10_000
 TICK_LATE_US = 1_500
 """After a pause."""
 REQUESTS_MAX = 10_000
+CHANGE_US = 30_000_000
+"""How long somebody waits for the answer to a change."""
 
 
 class SimulatedProcess:
     """Volatile state of a node. :attr:`dead` processes ignore whatever still comes in."""
 
-    def __init__(self, node: SimulatedNode, opening: Opening, log: VirtualLog, random: Random) -> None:
+    def __init__(self, node: SimulatedNode, held: dict[str, DurableState], log: VirtualLog, random: Random) -> None:
         self.node = node
         self.name = node.name
         self.simulator: Simulator = node.simulator
@@ -51,6 +57,7 @@ class SimulatedProcess:
         """What the clock showed when the present input began."""
         self._backlog: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._tick_waits = False
+        self._asked = 0
         swarm = self.simulator.swarm
         self.ports = SimulatedPorts(self)
         self.engine = Engine(
@@ -63,12 +70,18 @@ class SimulatedProcess:
             patience_us=swarm.load.deadline_us,
             requests_max=REQUESTS_MAX,
             neighbours=self.simulator.names,
-            always_ticked=opening.name,
+            own=OwnWord(self.name, NodeEntry(self.name, self.name), {}, self.simulator.names, meta_fixed=False),
+            check_address=str,
+            held=held,
+            lost=node.lost,
             operations_per_run=swarm.apply_budget,
             cluster_id=node.cluster_id,
+            named_by=node.group,
         )
-        self.group = self.engine.open(opening)
-        self.group.on_change = self.changes.__setitem__
+        founders = self.simulator.founders
+        self.group = self.engine.open_group(
+            GroupDefinition(node.group, node.group, founders, founders, protocol=swarm.protocol)
+        )
         self.replica = self.group.replica
         self.contact = Contact(self.name, self.group, self.simulator.judge)
 
@@ -198,15 +211,21 @@ class SimulatedProcess:
 
     def change(self, kind: str, argument: str) -> int:
         """Ask for a change of the group; its answer will be in :attr:`changes` under the number returned."""
-        numbers: list[int] = []
+        self._asked = number = self._asked + 1
 
-        def request(now: int) -> Effects:
-            number, effects = self.replica.request_change(kind, argument, now)
-            numbers.append(number)
-            return effects
+        def answered(answer: Refusal | RequestError | None) -> None:
+            if isinstance(answer, RequestError):
+                answer = Refusal(RefusalCode.OTHER, answer.message)
+            self.changes[number] = answer
 
-        self.step(request)
-        return numbers[0] if numbers else 0
+        def ask() -> None:
+            try:
+                self.group.changes.request(kind, argument, CHANGE_US, answered)
+            except RequestError as error:
+                answered(error)
+
+        self.run(ask)
+        return number
 
     def ask_change(self, kind: str, argument: str) -> None:
         """Ask for a change, and see nothing of its answer."""

@@ -15,7 +15,6 @@ from replicad.core.kv.entries import Entry, decode_entry
 from replicad.core.model.errors import RequestError
 from replicad.core.model.operations import ACK_ALL, NO_CAS, Result
 from replicad.node import group_status
-from replicad.node.changes import Changes
 from replicad.node.ports import settle
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from replicad.core.cluster.definitions import GroupDefinition
     from replicad.core.engine.group import Group
+    from replicad.core.model.refusals import Refusal
     from replicad.node.checkpoint import CheckpointFiles
     from replicad.node.lmdb_store import LmdbStore, StoreView
     from replicad.node.runtime import NodeRuntime
@@ -55,7 +55,7 @@ class GroupRuntime:
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         self.node = node
-        self.definition = definition
+        self._definition = definition
         self.group = group
         self.name = group.name
         self.id = group.id
@@ -70,14 +70,17 @@ class GroupRuntime:
         self.loop = asyncio.get_running_loop()
         self.default_ack = ACKS[definition.ack]
         """What a write that does not say otherwise is acknowledged for."""
-        self.changes = Changes(self)
-        group.on_change = self.changes.on_answer
-        group.on_catalog_stale = node.directory.wake
         self.perform = group.perform
         self.read = group.read
         self.forsaken = group.forsaken
         self._ready = group.reads.ready
         self._now = group.engine.ports.now
+
+    @property
+    def definition(self) -> GroupDefinition:
+        """What the cluster knows of the group, or else what it was opened with."""
+        known = self.node.engine.catalog.definition(self.name)
+        return known if known is not None and known.id == self.id else self._definition
 
     # --- writes -----------------------------------------------------------------------------------------------------
 
@@ -168,6 +171,18 @@ class GroupRuntime:
         slot, digest = await future
         return {"slot": slot, "digest": digest.hex()}
 
+    async def change(self, kind: str, argument: str, seconds: float) -> Refusal | None:
+        """Ask the coordinator for one change; return None when it is done, or why it was refused.
+
+        Raises RequestError: ``no_coordinator`` and ``overloaded`` (nothing was asked), ``unknown_outcome`` (no answer).
+        """
+        future: asyncio.Future[Refusal | None] = self.loop.create_future()
+        number = self.group.changes.request(kind, argument, int(seconds * 1e6), settle(future))
+        try:
+            return await future
+        finally:
+            self.group.changes.forget(number)
+
     def spawn(self, coroutine: Any) -> None:
         """Run a coroutine in the background, until the group is closed; if it fails, the node stops."""
         self.node.ports.spawn(self.id, coroutine)
@@ -175,7 +190,6 @@ class GroupRuntime:
     def close(self, why: str = "this node stopped") -> None:
         """Fail what still waits, and say why: nobody will answer it."""
         self.group.close(why)
-        self.changes.close(why)
         self.node.ports.close(self.id)
 
     def missing(self) -> list[str]:

@@ -55,7 +55,6 @@ class MetricsObserver:
         self.node.log.info("role", group=group, role=role, epoch=epoch)
         if role == "follower":
             self.node.note_member()
-        self.node.directory.wake()
 
     def closed(self, group: str) -> None:
         """Forget a group that was dropped here."""

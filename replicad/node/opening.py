@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicad.core.engine.ports import Opened
 from replicad.core.journal.recovery import DurableState
 from replicad.core.journal.startup import GroupFound, GroupStart, Source, StoreFound, judge_group, unusable
 from replicad.core.kv.machine import Machine
@@ -18,33 +18,9 @@ from replicad.node.wal import MessageLog
 if TYPE_CHECKING:
     import structlog
 
-    from replicad.core.cluster.definitions import GroupDefinition
     from replicad.core.journal.records import CheckpointRecord
     from replicad.node.identity import DataDirectory
     from replicad.node.settings import Settings
-
-
-@dataclass(slots=True)
-class OpenedGroup:
-    """What one group starts from; ``rebuild``: its state must come from the others."""
-
-    durable: DurableState
-    store: LmdbStore
-    machine: Machine
-    files: CheckpointFiles
-    rebuild: bool
-
-
-def initial_members(definition: GroupDefinition, node: str) -> tuple[str, ...]:
-    """Return whom a replica meets before it knows a configuration; the first one may form the group (M5).
-
-    A group that has formed already never forms again, whatever this node has lost: somebody else comes first then.
-    """
-    if not definition.version:
-        return definition.founders
-    others = tuple(name for name in (*definition.members, *definition.founders) if name != node)
-    own = (node,) if node in definition.founders else ()
-    return tuple(dict.fromkeys((*others, *own))) if others else definition.founders
 
 
 def open_log(
@@ -98,15 +74,14 @@ def open_group(
     data: DataDirectory,
     settings: Settings,
     environment: StoreEnvironment,
-    message_log: MessageLog,
     name: str,
+    durable: DurableState,
     log: structlog.stdlib.BoundLogger,
-) -> OpenedGroup:
-    """Bring the store of the group with the id ``name`` to a state that the log continues.
+) -> Opened:
+    """Bring the store of the group with the id ``name`` to a state that the log (``durable``) continues.
 
-    That is as it is, from the checkpoint, or empty. What the log held at the start is given out once.
+    That is as it is, from the checkpoint, or empty. Raises DamageError.
     """
-    durable = message_log.recovery.states.pop(name, DurableState())
     store = LmdbStore(environment, name)
     files = CheckpointFiles(data.path / "checkpoints", settings.cluster, name)
     window = settings.limits.request_window_slots
@@ -126,7 +101,7 @@ def open_group(
         start = _make_again(store, files, durable, start, log)
         machine = Machine(store, window)
     durable.committed = max(durable.committed, start.committed)
-    return OpenedGroup(durable, store, machine, files, start.source is Source.OTHERS)
+    return Opened(durable, machine, store, files, start.source is Source.OTHERS)
 
 
 def _make_again(

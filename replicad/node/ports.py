@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from replicad.core.kv.store import StoreFullError
 from replicad.core.model.errors import DamageError
-from replicad.node.checkpoint import CheckpointError
+from replicad.node.checkpoint import CheckpointError, CheckpointFiles
 from replicad.node.clock import now_us
+from replicad.node.lmdb_store import LmdbStore
+from replicad.node.opening import open_group
 
 if TYPE_CHECKING:
+    from replicad.core.cluster.definitions import GroupDefinition
     from replicad.core.engine.group import Group
+    from replicad.core.engine.ports import Opened
     from replicad.core.journal.records import Record
+    from replicad.core.journal.recovery import DurableState
     from replicad.node.runtime import NodeRuntime
 
 FULL_RETRY_SECONDS = 1.0
@@ -43,6 +48,35 @@ class NodePorts:
         if not self.node.failed:
             self.node.engine.turn()
 
+    # --- groups -----------------------------------------------------------------------------------------------------
+
+    def open(self, definition: GroupDefinition, durable: DurableState) -> Opened:
+        """Open store and files of a group; raises DamageError."""
+        node = self.node
+        return open_group(node.data, node.settings, node.environment, definition.id, durable, node.log)
+
+    def opened(self, definition: GroupDefinition, group: Group, opened: Opened) -> None:
+        """Let clients see the group."""
+        store, files = opened.store, opened.files
+        if isinstance(store, LmdbStore) and isinstance(files, CheckpointFiles):
+            self.node.opened(definition, group, store, files)
+
+    def closed(self, name: str, identity: str) -> None:  # noqa: ARG002 - files and databases have the id in their names
+        """Let nobody see the group any more."""
+        self.node.closed(name)
+
+    def delete_store(self, identity: str) -> None:
+        """Drop the group's databases."""
+        self.node.environment.drop(identity)
+
+    def delete_checkpoints(self, identity: str) -> None:
+        """Remove the group's files."""
+        CheckpointFiles(self.node.settings.data / "checkpoints", self.node.cluster, identity).remove()
+
+    def meet_nodes(self) -> None:
+        """Have the transport find the nodes that the catalog names."""
+        self.node.directory.meet_nodes()
+
     # --- the message log --------------------------------------------------------------------------------------------
 
     def append(self, records: Sequence[tuple[str, Record]], number: int, *, reserved: bool) -> None:
@@ -69,12 +103,6 @@ class NodePorts:
     def open_links_anew(self) -> None:
         """Dial every peer again."""
         self.node.transport.dial_again()
-
-    def holds_closed_groups(self) -> bool:
-        """Return whether the message log had records of a group that is not open (yet)."""
-        return bool(self.node.message_log.recovery.states)
-
-    # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def distrust(self, group: str) -> None:  # noqa: ARG002 - the environment is trusted as a whole, or not
         """Have the next start build the store anew."""

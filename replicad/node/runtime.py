@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import shutil
 from contextlib import suppress
 from random import SystemRandom
@@ -12,36 +11,35 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from replicad import __version__
-from replicad.core.cluster.definitions import DEFAULT, META
-from replicad.core.engine.node import Engine, Opening
-from replicad.core.model.errors import DamageError, InvariantError, RequestError
+from replicad.core.cluster.definitions import DEFAULT, META, GroupDefinition
+from replicad.core.engine.node import Engine
+from replicad.core.model.errors import InvariantError, RequestError
 from replicad.node.administration import Administration
 from replicad.node.checkpoint import Checkpointer, CheckpointFiles
 from replicad.node.clock import now_us
-from replicad.node.directory import Directory
+from replicad.node.directory import Directory, own_word
 from replicad.node.group_runtime import GroupRuntime
 from replicad.node.identity import LOST, OK, DataDirectory
 from replicad.node.metrics import LoopDelaySampler, Metrics
 from replicad.node.observer import MetricsObserver
-from replicad.node.opening import initial_members, open_group, open_log
+from replicad.node.opening import open_log
 from replicad.node.ports import NodePorts
-from replicad.node.rebalancing import Rebalancer
+from replicad.node.settings_models import parse_address
 from replicad.node.transport import Transport
-from replicad.node.voters import MetaVoters
 from replicad.node.wal import Callbacks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replicad.core.cluster.definitions import GroupDefinition
+    from replicad.core.engine.group import Group
     from replicad.core.model.limits import Limits
     from replicad.core.model.messages import Message
+    from replicad.node.lmdb_store import LmdbStore
     from replicad.node.settings import Settings
 
 TICK_SECONDS = 0.01
 LEAVING_TURNS = 200
 """An orderly stop waits for its offices to be handed over so many ticks at most."""
-SWEEP_SECONDS = 5.0
 
 STOPPED = "stopped"
 RESTART = "restart"
@@ -66,7 +64,6 @@ class NodeRuntime:
         self._counted: dict[tuple[str, str], int] = {}
         self._stopping: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._timer: asyncio.TimerHandle | None = None
-        self._sweeper: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self.data = DataDirectory(settings.data, settings.cluster, settings.node)
         if self.data.set_aside_reason:
@@ -107,13 +104,14 @@ class NodeRuntime:
             patience_us=settings.process.request_timeout_ms * 1000,
             requests_max=settings.process.requests_max,
             neighbours=tuple(settings.peers),
-            always_ticked=DEFAULT,
+            own=own_word(settings),
+            check_address=parse_address,
+            held=self.message_log.recovery.states,
+            lost=self.data.identity.state == LOST,
             cluster_id=self.data.identity.cluster_id,
         )
         self.directory = Directory(self)
         self.administration = Administration(self)
-        self.rebalancer = Rebalancer(self)
-        self.meta_voters = MetaVoters(self)
         self._sampler = LoopDelaySampler(self.metrics.loop_delay_seconds)
         self.metrics.on_scrape(self._scrape)
 
@@ -124,68 +122,32 @@ class NodeRuntime:
         self.message_log.start(
             self._loop, Callbacks(self._on_durable, self._on_log_failure, self._on_full, self._on_flush)
         )
-        try:
-            self.directory.open()
-        except DamageError as error:
-            self.stop_for_good(halt="", forget=str(error))
+        voters = self.settings.meta
+        mirrors = tuple(name for name in self.settings.nodes if name not in voters)
+        self.engine.follower.open(GroupDefinition(META, META, voters, voters, mirrors))
 
     async def join(self) -> None:
         """Meet the peers and take part; raises ListenError."""
         await self.transport.start()
         self.engine.join()
-        self.directory.start()
+        self.engine.follower.start()
         self._sampler.start()
         self._tick()
-        self._sweep()
         self.log.info("started", version=__version__, disk=self.data.identity.disk, state=self.data.identity.state)
 
     # --- groups -----------------------------------------------------------------------------------------------------
 
-    def open_group(self, definition: GroupDefinition) -> GroupRuntime:
-        """Open a group, and take part in it once the node has joined; raises DamageError."""
-        name = definition.name
-        opened = open_group(self.data, self.settings, self.environment, self.message_log, definition.id, self.log)
-        group = self.engine.open(
-            Opening(
-                name,
-                definition.id,
-                initial_members(definition, self.name),
-                definition.group_limits(self.limits),
-                opened.durable,
-                opened.machine,
-                opened.store,
-                opened.files,
-                rebuild=opened.rebuild,
-                lost=self.data.identity.state == LOST,
-                protocol=definition.protocol,
-                flush_each=name == META,
-                fresh_id=secrets.token_hex(16),
-                names_cluster=name == META,
-            )
-        )
-        opened.files.ids = group.replica.state.known_ids
-        runtime = GroupRuntime(self, definition, group, opened.store, opened.files, self.log.bind(group=name))
-        self.groups[name] = runtime
-        return runtime
+    def opened(self, definition: GroupDefinition, group: Group, store: LmdbStore, files: CheckpointFiles) -> None:
+        """The engine has opened a group."""
+        files.ids = group.replica.state.known_ids
+        self.groups[group.name] = GroupRuntime(self, definition, group, store, files, self.log.bind(group=group.name))
 
-    def drop_group(self, group: GroupRuntime) -> None:
-        """Close a group and delete what this node holds of it."""
-        why = "the group was closed here"
-        del self.groups[group.name]
-        self.engine.close(group.group, why)
-        group.close(why)
+    def closed(self, name: str) -> None:
+        """The engine has closed a group, which is about to be deleted here."""
+        group = self.groups.pop(name)
+        group.close()
         group.store.close()
-        self.observer.closed(group.name)
-        self.forget_group(group.id)
-
-    def forget_group(self, identity: str) -> None:
-        """Delete what this node holds of a group that is not open."""
-        # The store goes first: one without a log is no contradiction the other way round only.
-        self.environment.drop(identity)
-        self.message_log.recovery.states.pop(identity, None)
-        self.engine.dropped(identity)
-        CheckpointFiles(self.settings.data / "checkpoints", self.cluster, identity).remove()
-        self.message_log.truncate({})
+        self.observer.closed(name)
 
     # --- inputs -----------------------------------------------------------------------------------------------------
 
@@ -203,19 +165,12 @@ class NodeRuntime:
         self.log.info("link_up" if up else "link_down", peer=peer)
         if up:
             self.engine.on_peer(peer, self.transport.version(peer))
-            self.directory.wake()
 
     def _tick(self) -> None:
         if self.outcome:
             return
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self.engine.tick()
-        self.rebalancer.on_tick()
-        self.meta_voters.on_tick()
-
-    def _sweep(self) -> None:
-        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
-        self.directory.wake()
 
     def _on_durable(self, number: int) -> None:
         if not self.outcome:
@@ -299,7 +254,7 @@ class NodeRuntime:
 
     async def leave(self) -> None:
         """Hand over offices and leases before an orderly stop, in bounded time."""
-        self.directory.close()
+        self.engine.follower.close()
         self.engine.leave()
         for _ in range(LEAVING_TURNS):
             if self.engine.left:
@@ -308,11 +263,10 @@ class NodeRuntime:
 
     async def close(self) -> None:
         """Close everything; after a failure without flushing."""
-        for timer in (self._timer, self._sweeper):
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._sampler.stop()
-        self.directory.close()
+        self.engine.follower.close()
         for group in self.groups.values():
             group.close()
         await self.transport.close()

@@ -12,10 +12,10 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from replicad.core.cluster.catalog import follow
 from replicad.core.cluster.definitions import META, GroupDefinition, by_preference, group_key
 from replicad.core.group.changes import ADD, DEMOTE, MOVE, PROMOTE, PROTOCOL, REMOVE
 from replicad.core.model.errors import RequestError
-from replicad.node.directory import follow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,7 +156,7 @@ class Task:
             if left <= 0:
                 raise self._failed(step, "unknown_outcome", f"it did not happen in time (last heard: {heard})")
             try:
-                refusal = await self.group.changes.request(kind, next(arguments), min(ANSWER_SECONDS, left))
+                refusal = await self.group.change(kind, next(arguments), min(ANSWER_SECONDS, left))
             except RequestError as error:
                 heard = error.message
             else:

@@ -55,7 +55,7 @@ class Belonging:
         """Return whether the directory holds nothing of any group."""
         states = [group.replica.state for group in self.engine.groups.values()]
         held = any(s.configuration or s.promised or s.applied or s.log.highest for s in states)
-        return not held and not self.engine.ports.holds_closed_groups()
+        return not held and not self.engine.held
 
     def names_disk(self, node: str, disk: str) -> bool:
         """Return whether a configuration that is known here gives this disk a vote."""

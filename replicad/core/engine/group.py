@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicad.core.engine.changes import Changes
 from replicad.core.engine.deadlines import Deadlines
 from replicad.core.engine.reads import Reads
 from replicad.core.engine.transfers import Transfers
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from replicad.core.kv.entries import Entry
     from replicad.core.model.limits import Limits
     from replicad.core.model.messages import Message
-    from replicad.core.model.refusals import Refusal
 
 OPERATIONS_PER_RUN = 512
 """Operations applied in one turn: about 5 ms."""
@@ -71,10 +71,7 @@ class Group:
         self.writes = Writes(self, engine.requests_max)
         self.reads = Reads(self)
         self.transfers = Transfers(self)
-        self.on_change: Callable[[int, Refusal | None], None] = _nobody_asked
-        """Told ``(number, None or why it was refused)`` of changes that were asked for here."""
-        self.on_catalog_stale: Callable[[], None] | None = None
-        """Called when the members or the coordinator are others than before."""
+        self.changes = Changes(self)
         self.on_applied: Callable[[], None] | None = None
         """Called when slots were applied, or the whole state was replaced."""
         now = engine.ports.now()
@@ -126,6 +123,7 @@ class Group:
             self._fresh_at = self.replica.source_heard_at
         self.deadlines.run(now)
         self.transfers.tick(now)
+        self.changes.tick(now)
         if self._full_until and now >= self._full_until:
             self._full_until = 0
             self.set_full(full=self.engine.full)
@@ -188,11 +186,11 @@ class Group:
         for request_id, error in effects.refused_requests:
             self.writes.refuse(request_id, RequestError(error))
         for number, refusal in effects.changes:
-            ports.answer(self.on_change, number, refusal)
+            self.changes.on_answer(number, refusal)
         for effect in effects.transfer:
             self.transfers.perform(effect)
-        if effects.catalog_stale and self.on_catalog_stale is not None:
-            self.on_catalog_stale()
+        if effects.catalog_stale:
+            self.engine.follower.wake()
         for name, fields in effects.events:
             ports.event(self.name, name, fields)
         if effects.halt:
@@ -298,13 +296,11 @@ class Group:
         self.writes.close(why)
         self.reads.close(why)
         self.transfers.close(why)
+        self.changes.close(why)
 
     def _note_role(self) -> None:
         role = self.replica.role
         if role != self.seen_role:
             self.seen_role = role
             self.observer.role(self.name, role, self.replica.epoch)
-
-
-def _nobody_asked(_number: int, _refusal: Refusal | None) -> None:
-    """Drop the answer to a change that nobody here asked for."""
+            self.engine.follower.wake()

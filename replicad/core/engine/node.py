@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
+from replicad.core.cluster.catalog import Catalog, OwnWord, initial_members
+from replicad.core.cluster.definitions import DEFAULT, META, GroupDefinition
+from replicad.core.engine.balancer import Balancer
 from replicad.core.engine.belonging import Belonging
+from replicad.core.engine.catalog_follower import CatalogFollower
 from replicad.core.engine.group import OPERATIONS_PER_RUN, Group
+from replicad.core.engine.meta_voters import MetaVoters
+from replicad.core.engine.ports import Opened
 from replicad.core.group.executor import Executor
 from replicad.core.group.replica import Replica
 from replicad.core.journal.gate import Gate
 from replicad.core.journal.records import DroppedRecord
+from replicad.core.journal.recovery import DurableState
 from replicad.core.model.cluster_id import Naming
 from replicad.core.model.errors import check
-from replicad.core.model.operations import REMOTE_WRITE
 
 if TYPE_CHECKING:
-    from replicad.core.engine.ports import GroupFiles, GroupStore, Observer, Ports
-    from replicad.core.journal.recovery import DurableState
-    from replicad.core.kv.machine import Machine
+    from replicad.core.engine.ports import Observer, Ports
     from replicad.core.model.limits import Limits
     from replicad.core.model.messages import Message
 
@@ -28,33 +31,6 @@ SWEEP_US = 5_000_000
 SEGMENTS_PINNED_MAX = 4
 """The message log may have so many segments before the groups that keep the oldest are asked for a checkpoint."""
 CHECKPOINT_PAUSE_US = 10_000_000
-
-
-@dataclass(slots=True)
-class Opening:
-    """What one group goes on from at this node.
-
-    ``members``: whom the replica meets before it knows a configuration. ``rebuild``: its state must come from the
-    others. ``flush_each``: see :class:`Group`.
-    """
-
-    name: str
-    identity: str
-    members: tuple[str, ...]
-    limits: Limits
-    durable: DurableState
-    machine: Machine
-    store: GroupStore
-    files: GroupFiles
-    rebuild: bool = False
-    lost: bool = False
-    """The directory was damaged, so it may not take part in a first formation."""
-    protocol: str = REMOTE_WRITE
-    flush_each: bool = False
-    fresh_id: str = ""
-    """Random, from the outside: for the ids that this node makes if it forms the group (M6)."""
-    names_cluster: bool = False
-    """This is the group that makes the cluster's id."""
 
 
 class Engine:
@@ -72,15 +48,21 @@ class Engine:
         patience_us: int,
         requests_max: int,
         neighbours: tuple[str, ...],
-        always_ticked: str = "",
+        own: OwnWord,
+        check_address: Callable[[str], object],
+        held: dict[str, DurableState] | None = None,
+        lost: bool = False,
         operations_per_run: int = OPERATIONS_PER_RUN,
         cluster_id: str = "",
+        named_by: str = META,
     ) -> None:
         """``patience_us``: how long a request may take; ``requests_max``: how many writes of a group may wait.
 
-        ``neighbours``: the other nodes that this one can reach. ``always_ticked``: name of the group for which time
-        passes in small steps also while it is idle, so that an election is never late. ``random``: from the outside,
-        for boot ids that nobody had before. ``cluster_id``: which cluster the directory belongs to ("": not known).
+        ``neighbours``: the other nodes that this one can reach. ``random``: from the outside, for ids that nobody had
+        before. ``own``, ``check_address``: see :class:`Catalog`. ``held``: by their ids, what the message log holds of
+        groups; those that are opened are taken out. ``lost``: the directory was damaged, so it may not take part in a
+        first formation. ``cluster_id``: which cluster the directory belongs to ("": not known);
+        ``named_by``: the group that makes this id.
         """
         self.name = name
         self.disk = disk
@@ -90,75 +72,101 @@ class Engine:
         self.patience_us = patience_us
         self.requests_max = requests_max
         self.neighbours = neighbours
+        self.lost = lost
+        self.held = held if held is not None else {}
         self.operations_per_run = operations_per_run
         self.groups: dict[str, Group] = {}
         """By name."""
         self.by_id: dict[str, Group] = {}
         self.gate = Gate()
+        self._named_by = named_by
         self.belonging = Belonging(self, cluster_id)
         self.full = False
         """The disk is full."""
         self.joined = False
         self._random = random
         self._versions: dict[str, int] = {}
-        self._always_ticked = always_ticked
         self._due: list[Callable[[], None]] = []
         self._beat = 0
         self._swept_at = ports.now()
+        self.catalog = Catalog(own, check_address)
+        self.follower = CatalogFollower(self, self.catalog)
+        self.balancer = Balancer(self)
+        self.meta_voters = MetaVoters(self)
 
     # --- groups -----------------------------------------------------------------------------------------------------
 
-    def open(self, opening: Opening) -> Group:
-        """Open a group, and take part in it once the node has joined."""
-        name, identity = opening.name, opening.identity
+    def open_group(self, definition: GroupDefinition) -> Group:
+        """Open a group, and take part in it once the node has joined; raises DamageError."""
+        name, identity = definition.name, definition.id
         check(name not in self.groups and identity not in self.by_id, f"group {name} is opened once")
+        opened = self.ports.open(definition, self.held.pop(identity, DurableState()))
+        limits = definition.group_limits(self.limits)
+        group = Group(
+            self,
+            name=name,
+            identity=identity,
+            limits=limits,
+            replica=self._replica(definition, limits, opened),
+            executor=Executor(opened.machine, limits.digest_slots),
+            store=opened.store,
+            files=opened.files,
+            flush_each=name == META,
+        )
+        self.groups[name] = self.by_id[identity] = group
+        self.ports.opened(definition, group, opened)
+        if self.joined:
+            group.set_full(full=self.full)
+            group.start()
+        return group
+
+    def _replica(self, definition: GroupDefinition, limits: Limits, opened: Opened) -> Replica:
         replica = Replica(
             node=self.name,
             disk=self.disk,
             # Made anew each time a group is opened: request ids, tickets and leases of an earlier membership must never
             # be taken for those of this one.
             boot=self._random.getrandbits(63) or 1,
-            members=opening.members,
-            limits=opening.limits,
-            durable=opening.durable,
-            applied=opening.machine.applied_slot,
-            digest=opening.machine.digest,
-            configuration=opening.machine.configuration,
-            lost=opening.lost,
-            rebuild=opening.rebuild,
+            members=initial_members(definition, self.name),
+            limits=limits,
+            durable=opened.durable,
+            applied=opened.machine.applied_slot,
+            digest=opened.machine.digest,
+            configuration=opened.machine.configuration,
+            lost=self.lost,
+            rebuild=opened.rebuild,
             random=Random(self._random.getrandbits(64)),
             now=self.ports.now(),
-            protocol=opening.protocol,
+            protocol=definition.protocol,
             neighbours=self.neighbours,
-            naming=Naming(self.belonging.cluster_id, opening.fresh_id, opening.names_cluster),
+            naming=Naming(
+                self.belonging.cluster_id, f"{self._random.getrandbits(128):032x}", definition.name == self._named_by
+            ),
         )
         for peer, version in self._versions.items():
             replica.on_peer(peer, version)
-        group = Group(
-            self,
-            name=name,
-            identity=identity,
-            limits=opening.limits,
-            replica=replica,
-            executor=Executor(opening.machine, opening.limits.digest_slots),
-            store=opening.store,
-            files=opening.files,
-            flush_each=opening.flush_each,
-        )
-        self.groups[name] = self.by_id[identity] = group
-        if self.joined:
-            group.set_full(full=self.full)
-            group.start()
-        return group
+        return replica
+
+    def drop_group(self, group: Group) -> None:
+        """Close a group and delete what this node holds of it."""
+        self.close(group, "the group was closed here")
+        self.ports.closed(group.name, group.id)
+        self.forget_group(group.id)
+
+    def forget_group(self, identity: str) -> None:
+        """Delete what this node holds of a group that is not open."""
+        # The store goes first: one without a log is no contradiction the other way round only.
+        self.ports.delete_store(identity)
+        self.held.pop(identity, None)
+        # Nothing waits for it: a log that lost it holds the group, and the next start deletes it again.
+        self.ports.append([(identity, DroppedRecord())], self.gate.issue_alone(), reserved=True)
+        self.ports.delete_checkpoints(identity)
+        self.ports.truncate({})
 
     def close(self, group: Group, why: str) -> None:
         """Take no part in a group any more."""
         del self.groups[group.name], self.by_id[group.id]
         group.close(why)
-
-    def dropped(self, identity: str) -> None:
-        """Note in the log that nothing of a group that is closed here counts any more."""
-        self.ports.append([(identity, DroppedRecord())], self.gate.issue_alone(), reserved=True)
 
     def join(self) -> None:
         """Begin to take part: messages can be sent from now on."""
@@ -182,6 +190,7 @@ class Engine:
         for group in self.groups.values():
             group.replica.on_peer(peer, version)
         self.belonging.on_peer(peer)
+        self.follower.wake()
 
     def on_durable(self, number: int) -> None:
         """The message log has flushed everything up to this flush number."""
@@ -204,15 +213,20 @@ class Engine:
         now = self.ports.now()
         beat = now // self.limits.heartbeat_us
         for group in list(self.groups.values()):
-            if beat != self._beat or group.name == self._always_ticked or not group.idle(now):
+            # An election of ``default`` is never late; others, while they are idle, are ticked once a heartbeat.
+            if beat != self._beat or group.name == DEFAULT or not group.idle(now):
                 group.tick()
         self._beat = beat
         self.belonging.tick(now)
+        self.follower.tick(now)
+        self.balancer.tick(now)
+        self.meta_voters.tick(now)
         if now - self._swept_at >= SWEEP_US:
             self._swept_at = now
             for group in self.groups.values():
                 group.files.sweep(now)
             self._release_log(now)
+            self.follower.wake()
 
     def _release_log(self, now: int) -> None:
         """Have groups that keep old segments take a checkpoint: an idle one would pin the log of all for ever."""

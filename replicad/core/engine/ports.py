@@ -8,13 +8,18 @@ so a process that is stopped or killed between two actions has done all before a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from replicad.core.kv.store import Store
 
 if TYPE_CHECKING:
+    from replicad.core.cluster.definitions import GroupDefinition
+    from replicad.core.engine.group import Group
     from replicad.core.group.executor import Execution
     from replicad.core.journal.records import Record
+    from replicad.core.journal.recovery import DurableState
+    from replicad.core.kv.machine import Machine
     from replicad.core.model.messages import Message
 
 
@@ -44,6 +49,17 @@ class GroupFiles(Protocol):
         """Delete older files whose transfer has ended meanwhile."""
 
 
+@dataclass(slots=True)
+class Opened:
+    """What one group goes on from at this node; ``rebuild``: its state must come from the others."""
+
+    durable: DurableState
+    machine: Machine
+    store: GroupStore
+    files: GroupFiles
+    rebuild: bool = False
+
+
 class Ports(Protocol):
     """The process around one engine."""
 
@@ -52,6 +68,28 @@ class Ports(Protocol):
 
     def wake(self) -> None:
         """Have ``Engine.turn`` called once, when everything that came in this turn of the process was handed over."""
+
+    # --- groups
+
+    def open(self, definition: GroupDefinition, durable: DurableState) -> Opened:
+        """Bring a group's store to a state that the log (``durable``) continues; raises DamageError."""
+
+    def opened(self, definition: GroupDefinition, group: Group, opened: Opened) -> None:
+        """The group takes part from now on."""
+
+    def closed(self, name: str, identity: str) -> None:
+        """The group takes no part any more; its store is closed."""
+
+    def delete_store(self, identity: str) -> None:
+        """Delete a group's store."""
+
+    def delete_checkpoints(self, identity: str) -> None:
+        """Delete a group's checkpoint files."""
+
+    def meet_nodes(self) -> None:
+        """The catalog may name other nodes, or other addresses: find the ones, leave the others."""
+
+    # --- the message log
 
     def append(self, records: Sequence[tuple[str, Record]], number: int, *, reserved: bool) -> None:
         """Append ``(group, record)`` to the message log; ``Engine.on_durable(number)`` follows once all are on disk.
@@ -73,9 +111,6 @@ class Ports(Protocol):
 
     def cluster_id_of(self, peer: str) -> str:
         """Return which cluster a peer says it belongs to, on the links that are open ("": it does not say)."""
-
-    def holds_closed_groups(self) -> bool:
-        """Return whether the directory holds something of a group that is not open."""
 
     def send(self, to: str, group: str, message: Message) -> None:
         """Send a message to one peer."""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from replicad.core.cluster.definitions import DEFAULT, META, by_preference
 from replicad.core.group.changes import MOVE
 from replicad.core.model.errors import RequestError
-from replicad.node.clock import now_us
 
 if TYPE_CHECKING:
-    from replicad.node.group_runtime import GroupRuntime
-    from replicad.node.runtime import NodeRuntime
+    from replicad.core.engine.group import Group
+    from replicad.core.engine.node import Engine
+    from replicad.core.model.refusals import Refusal
 
 LOOK_US = 1_000_000
 PAUSE_US = 3_000_000
@@ -25,21 +25,20 @@ OFFICE_US = 10_000_000
 """An office that is younger stays: the cluster may still be coming up."""
 BACKOFF_US = 30_000_000
 """After a move that failed."""
-MOVE_SECONDS = 10.0
+MOVE_US = 10_000_000
 
 
-class Rebalancer:
+class Balancer:
     """Moves the offices of one node."""
 
-    def __init__(self, node: NodeRuntime) -> None:
-        self.node = node
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self._next_look = 0
         self._not_before = 0
         self._moving = False
 
-    def on_tick(self) -> None:
+    def tick(self, now: int) -> None:
         """Look now and then whether an office should be elsewhere."""
-        now = now_us()
         if now < self._next_look:
             return
         self._next_look = now + LOOK_US
@@ -47,14 +46,13 @@ class Rebalancer:
             return
         found = self.choose(now)
         if found is not None:
-            group, target = found
             self._moving = True
-            group.spawn(self._move(group, target))
+            self._move(*found)
 
-    def choose(self, now: int) -> tuple[GroupRuntime, str] | None:
+    def choose(self, now: int) -> tuple[Group, str] | None:
         """Return an office of this node that should move, and where to; None if all is well."""
         groups = sorted(
-            self.node.groups.values(), key=lambda group: (group.name != META, group.name == DEFAULT, group.id)
+            self.engine.groups.values(), key=lambda group: (group.name != META, group.name == DEFAULT, group.id)
         )
         counts: dict[str, int] = {}
         for group in groups:
@@ -69,19 +67,20 @@ class Rebalancer:
                 return group, target
         return None
 
-    def _target(self, group: GroupRuntime, counts: dict[str, int]) -> str:
+    def _target(self, group: Group, counts: dict[str, int]) -> str:
         configuration = group.replica.state.configuration
         voters = configuration.nodes() if configuration else ()
-        preferred = group.definition.preferred
+        definition = self.engine.catalog.definition(group.name)
+        preferred = definition.preferred if definition is not None else ""
         if preferred in voters:
-            return "" if preferred == self.node.name else preferred
-        own = counts.get(self.node.name, 0)
+            return "" if preferred == self.engine.name else preferred
+        own = counts.get(self.engine.name, 0)
         for name in by_preference(group.id, voters):
             if counts.get(name, 0) + 2 <= own and self._fit(group, name):
                 return name
         return ""
 
-    def _fit(self, group: GroupRuntime, name: str) -> bool:
+    def _fit(self, group: Group, name: str) -> bool:
         """Return whether a member is in the view, and has what is committed but for a little."""
         office = group.replica.office
         peer = office.authority.peers.get(name) if office else None
@@ -89,16 +88,14 @@ class Rebalancer:
             return False
         return peer.matched + group.limits.join_lag_slots >= group.replica.committed
 
-    async def _move(self, group: GroupRuntime, target: str) -> None:
-        pause = PAUSE_US
-        try:
-            refusal = await group.changes.request(MOVE, target, MOVE_SECONDS)
-            if refusal is not None:
-                pause = BACKOFF_US
-            group.log.info("coordinator_moved", to=target, refused=refusal.sentence if refusal is not None else "")
-        except RequestError as error:
-            pause = BACKOFF_US
-            group.log.info("coordinator_moved", to=target, refused=error.message)
-        finally:
+    def _move(self, group: Group, target: str) -> None:
+        def answered(answer: Refusal | RequestError | None) -> None:
             self._moving = False
-            self._not_before = now_us() + pause
+            self._not_before = self.engine.ports.now() + (PAUSE_US if answer is None else BACKOFF_US)
+            refused = answer.message if isinstance(answer, RequestError) else answer.sentence if answer else ""
+            group.event("coordinator_moved", to=target, refused=refused)
+
+        try:
+            group.changes.request(MOVE, target, MOVE_US, answered)
+        except RequestError as error:
+            answered(error)
