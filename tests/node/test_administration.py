@@ -60,8 +60,7 @@ def opened(name="orders", voters=("n1", "n2"), mirrors=(), refusal=None, coordin
     state = SimpleNamespace(configuration=configuration)
     replica = SimpleNamespace(state=state, coordinator=coordinator)
     definition = GroupDefinition(name, name, voters, voters, mirrors)
-    changes = SimpleNamespace(request=request)
-    return SimpleNamespace(name=name, id=name, definition=definition, replica=replica, changes=changes)
+    return SimpleNamespace(name=name, id=name, definition=definition, replica=replica, change=request)
 
 
 @pytest.mark.parametrize("members", [("n1", "n2", "n4"), ("n2", "n4")], ids=["a member", "no member"])

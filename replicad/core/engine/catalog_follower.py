@@ -36,6 +36,7 @@ class CatalogFollower:
         """``_meta`` here is known to hold all that was acknowledged before this start: what it calls dropped is."""
         self._loaded = -1
         self._due = False
+        self._open_here = False
         self._started = False
         self._closed = False
         self._confirming = False
@@ -57,6 +58,7 @@ class CatalogFollower:
 
     def _open(self, meta: GroupDefinition) -> None:
         self.engine.open_group(meta)
+        self._open_here = True
         self.meta.on_applied = self.wake
         self.look()
 
@@ -72,7 +74,7 @@ class CatalogFollower:
 
     def wake(self) -> None:
         """Look again at the end of this turn: something is new."""
-        if not self._due and not self._closed:
+        if self._open_here and not self._due and not self._closed:
             self._due = True
             self.engine.soon(self._turn)
 

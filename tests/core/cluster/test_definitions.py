@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from replicad.core.cluster.catalog import follow, initial_members
 from replicad.core.cluster.definitions import (
     DROPPED,
     REMOVED,
@@ -14,8 +15,6 @@ from replicad.core.cluster.definitions import (
 )
 from replicad.core.group.configuration import Configuration
 from replicad.core.model.limits import Limits
-from replicad.node.directory import follow
-from replicad.node.opening import initial_members
 
 ORDERS = GroupDefinition("orders", "orders.1", ("n1", "n2"), ("n1", "n2"))
 

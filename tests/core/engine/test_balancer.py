@@ -1,9 +1,9 @@
 from types import SimpleNamespace
 
 from replicad.core.cluster.definitions import GroupDefinition
+from replicad.core.engine.balancer import OFFICE_US, Balancer
 from replicad.core.group.configuration import Configuration
 from replicad.core.model.limits import Limits
-from replicad.node.rebalancing import OFFICE_US, Rebalancer
 
 NODES = ("n1", "n2", "n3")
 
@@ -24,8 +24,9 @@ def group(name, coordinator="n1", *, preferred="", began_at=0, view=NODES, match
 
 def choice(*groups, now=2 * OFFICE_US):
     """Return the move that n1 would make: the group's name and the node."""
-    node = SimpleNamespace(name="n1", groups={each.name: each for each in groups})
-    found = Rebalancer(node).choose(now)
+    catalog = SimpleNamespace(definition={each.name: each.definition for each in groups}.get)
+    engine = SimpleNamespace(name="n1", groups={each.name: each for each in groups}, catalog=catalog)
+    found = Balancer(engine).choose(now)
     return None if found is None else (found[0].name, found[1])
 
 
