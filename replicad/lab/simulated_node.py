@@ -100,6 +100,8 @@ class SimulatedNode:
         """Damage that the next start must notice."""
         self._rebooted = True
         self._started_before = False
+        self.strange = False
+        """It is a node of another cluster of this name."""
 
     def _new_disk_id(self) -> str:
         return f"{self._random.getrandbits(64):016x}"
@@ -179,8 +181,10 @@ class SimulatedNode:
         return LogFound(recovery, "", self.disk.promises, self._started_before, self._rebooted)
 
     def set_aside(self) -> None:
-        """Give up everything in the directory: a new disk id, state lost."""
+        """Give up everything in the directory but what it belongs to: a new disk id, state lost."""
+        cluster_id = self.cluster_id
         self.wipe()
+        self.cluster_id = cluster_id
         self.lost = True
 
     def wipe(self) -> None:

@@ -176,8 +176,8 @@ class SimulatedPorts:
         """Links here are never open for long."""
 
     def cluster_id_of(self, peer: str) -> str:
-        """Return what a handshake with the peer would say."""
-        return self.simulator.nodes[peer].cluster_id if peer in self.simulator.nodes else ""
+        """Return what the peer's newest message said: every message passes a door of its own here."""
+        return self.process.heard_ids.get(peer, "")
 
     # --- the network --------------------------------------------------------------------------------------------------
 
@@ -192,7 +192,7 @@ class SimulatedPorts:
             self._act(self._transmit, peer, message, data)
 
     def _transmit(self, to: str, message: Message, data: bytes) -> None:
-        self.simulator.transmit(self.process.name, self.node.disk_id, to, message, data)
+        self.simulator.transmit(self.process.name, self.process.card(), to, message, data)
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 

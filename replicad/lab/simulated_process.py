@@ -17,7 +17,9 @@ from replicad.core.engine.node import Engine
 from replicad.core.group.effects import Effects
 from replicad.core.kv.entries import decode_entry
 from replicad.core.kv.machine import Machine
+from replicad.core.model.cluster_id import Card, foreign
 from replicad.core.model.errors import RequestError
+from replicad.core.model.limits import PEER_VERSION_MAX
 from replicad.core.model.messages import Message
 from replicad.core.model.refusals import Refusal, RefusalCode
 from replicad.lab.contact import Contact
@@ -58,6 +60,8 @@ class SimulatedProcess:
         self._backlog: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._tick_waits = False
         self._asked = 0
+        self.heard_ids: dict[str, str] = {}
+        """Peer -> the cluster id that it named last."""
         swarm = self.simulator.swarm
         self.ports = SimulatedPorts(self)
         self.engine = Engine(
@@ -188,9 +192,25 @@ class SimulatedProcess:
         """Take part."""
         self.run(self.engine.join)
 
-    def deliver(self, sender: str, sender_disk: str, message: Message) -> None:
-        """A message arrived."""
-        self.run(self.engine.on_message, sender, sender_disk, self.node.group, message)
+    def card(self) -> Card:
+        """Return what this process says of its data when it opens a link."""
+        belonging = self.engine.belonging
+        empty = not belonging.cluster_id and belonging.empty()
+        return Card(self.name, self.node.disk_id, belonging.cluster_id, empty)
+
+    def refuses(self, theirs: Card) -> str:
+        """Return why a link with this peer is refused, by either side ("": it is not)."""
+        ours = self.card()
+        if ours.cluster_id == theirs.cluster_id:
+            return ""
+        return foreign(ours, theirs, self.engine.belonging.names_disk)
+
+    def deliver(self, sender: str, card: Card, message: Message) -> None:
+        """A message arrived over a link that was opened with this card."""
+        if self.heard_ids.get(sender) != card.cluster_id:
+            self.heard_ids[sender] = card.cluster_id
+            self.run(self.engine.on_peer, sender, PEER_VERSION_MAX)
+        self.run(self.engine.on_message, sender, card.disk, self.node.group, message)
 
     def start_ticking(self, first: int) -> None:
         """Tick every :data:`TICK_US` from now on; ticks that a pause swallowed are not made up for."""

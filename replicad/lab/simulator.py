@@ -12,7 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from replicad.core.model.messages import Message, Slots, decode_message
-from replicad.lab.checks import Judge
+from replicad.lab.checks import Judge, Violation
 from replicad.lab.contact import Level, Outcome
 from replicad.lab.events import EventQueue
 from replicad.lab.network import Network
@@ -21,7 +21,9 @@ from replicad.lab.transcript import DELIVERED, LOST, Transcript
 
 if TYPE_CHECKING:
     from replicad.core.journal.records import Record
+    from replicad.core.model.cluster_id import Card
     from replicad.lab.clients import Request
+    from replicad.lab.simulated_process import SimulatedProcess
     from replicad.lab.swarm import Swarm
 
 HELD_PAGES_MAX = 8
@@ -53,7 +55,13 @@ class Simulator:
         """How often what happened: messages by name, events of replicas, faults."""
         self.listeners: list[Callable[[str, str], None]] = []
         """Called with ``(node, event)`` when something happens there."""
-        self._held_pages: dict[str, deque[tuple[str, str, str, bytes]]] = {}
+        self._held_pages: dict[str, deque[tuple[str, Card, str, bytes]]] = {}
+        self.strangers: dict[str, SimulatedNode] = {}
+        """Name -> a node of another cluster of this name that is found at the address of this one's."""
+        self.strange_disks: dict[str, None] = {}
+        """Every disk id that one of them ever had."""
+        self.open_doors = False
+        """Handshakes let them in: what is behind the door must keep them apart, too."""
         self._replies = Random(f"{seed}/replies")
         self._lost_reply_ppm = swarm.load.lost_reply_ppm
 
@@ -80,19 +88,19 @@ class Simulator:
 
     # --- what nodes call ----------------------------------------------------------------------------------------------
 
-    def transmit(self, source: str, disk: str, target: str, message: Message, data: bytes) -> None:
-        """Put a message on the network."""
+    def transmit(self, source: str, card: Card, target: str, message: Message, data: bytes) -> None:
+        """Put a message on the network; ``card``: what the sender's handshakes say at present."""
         queue = self.queue
         arrivals = self.network.arrivals(source, target, queue.now)
         if not arrivals:
             self.transcript.message(queue.now, source, LOST, target, message, data)
         if arrivals and isinstance(message, Slots) and self.network.holds_page(source, target, queue.now):
             held = self._held_pages.setdefault(target, deque(maxlen=HELD_PAGES_MAX))
-            held.append((source, disk, target, data))
+            held.append((source, card, target, data))
             self.happened(source, "page_held_back")
             return
         for time in arrivals:
-            queue.at(time, self._arrive, source, disk, target, data)
+            queue.at(time, self._arrive, source, card, target, data)
 
     def happened(self, name: str, event: str) -> None:
         """Something happened at a node (an event of its replica, or of the network): aimed faults wait for it."""
@@ -103,14 +111,34 @@ class Simulator:
         for listen in self.listeners:
             listen(name, event)
 
-    def _arrive(self, source: str, disk: str, target: str, data: bytes) -> None:
-        process = self.nodes[target].process if target in self.nodes else None
+    def _arrive(self, source: str, card: Card, target: str, data: bytes) -> None:
+        for node in (self.nodes.get(target), self.strangers.get(target)):
+            if node is not None and node.process is not None:
+                self._enter(node, source, card, data)
+
+    def _enter(self, node: SimulatedNode, source: str, card: Card, data: bytes) -> None:
+        """Let a message in, unless the two ends belong to two clusters."""
+        process = node.process
         if process is None:
             return
+        apart = (card.disk in self.strange_disks) != node.strange
+        if not (apart and self.open_doors):
+            judged = process.refuses(card) or self._refused_by(source, card, process)
+            if judged:
+                self.count("refused at the door")
+                return
+            if apart:
+                raise Violation("apart", f"{node.name} takes a message of another cluster's {source}: {card}")
         message = decode_message(data)
-        self.transcript.message(self.queue.now, source, DELIVERED, target, message, data)
+        self.transcript.message(self.queue.now, source, DELIVERED, node.name, message, data)
         self.count(type(message).__name__)
-        process.post(process.deliver, source, disk, message)
+        process.post(process.deliver, source, card, message)
+
+    def _refused_by(self, source: str, card: Card, process: SimulatedProcess) -> str:
+        """Return why the sender, if it runs still, refuses the receiver: each end of a link judges the other."""
+        known = self.strangers if card.disk in self.strange_disks else self.nodes
+        sender = known[source].process if source in known else None
+        return sender.refuses(process.card()) if sender is not None and sender.node.disk_id == card.disk else ""
 
     def note(self, node: str, text: str) -> None:
         """Put a line into the transcript."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from replicad.core.journal.records import Record
+    from replicad.core.model.cluster_id import Card
     from replicad.core.model.limits import Limits
     from replicad.core.model.messages import Message
     from replicad.lab.events import EventQueue
@@ -220,14 +221,14 @@ class Stage(Simulator):
         """Lose the next ``count`` messages of this kind from ``source`` to ``target``."""
         self._losing[kind, source, target] = count
 
-    def transmit(self, source: str, disk: str, target: str, message: Message, data: bytes) -> None:
+    def transmit(self, source: str, card: Card, target: str, message: Message, data: bytes) -> None:
         """Put a message on the network, unless it is to be lost."""
         link = (type(message).__name__, source, target)
         if self._losing.get(link, 0) > 0:
             self._losing[link] -= 1
             self.transcript.message(self.queue.now, source, LOST, target, message, data)
         else:
-            super().transmit(source, disk, target, message, data)
+            super().transmit(source, card, target, message, data)
 
     def logged(self, node: str, records: Sequence[Record]) -> None:
         """Note what a node writes to its message log."""

@@ -99,7 +99,7 @@ async def test_a_node_of_an_earlier_cluster_changes_nothing(tmp_path):
 
 
 async def test_a_directory_of_the_release_before_is_refused_too(tmp_path):
-    """It knows no id: data that no group here knows are refused, and so is the release that cannot say more."""
+    """It knows no id: what holds data that no group here knows is refused, and so is a release that cannot say more."""
     old = unpack(tmp_path / "tree")
     await with_a_past(tmp_path / "earlier", tree=old)
     async with running(tmp_path / "cluster") as cluster:

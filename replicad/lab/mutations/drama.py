@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from replicad.core.group.replica import Replica
+    from replicad.core.model.cluster_id import Card
     from replicad.core.model.messages import Message
 
 LIMITS = Limits(
@@ -51,7 +52,7 @@ class Drama(Stage):
         self.dropped: set[tuple[str, str, str]] = set()
         """``(message, source, target)`` that are lost; ``*`` stands for any."""
         self.holding: set[tuple[str, str, str]] = set()
-        self.held: list[tuple[str, str, str, bytes]] = []
+        self.held: list[tuple[str, Card, str, bytes]] = []
         self.number = 0
         self.acknowledged = 0
         self.node("n1").start()
@@ -100,15 +101,15 @@ class Drama(Stage):
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
-    def transmit(self, source: str, disk: str, target: str, message: Message, data: bytes) -> None:
+    def transmit(self, source: str, card: Card, target: str, message: Message, data: bytes) -> None:
         """Put a message on the network, unless it is dropped or held."""
         name = type(message).__name__
         if self._named(self.dropped, name, source, target):
             return
         if self._named(self.holding, name, source, target):
-            self.held.append((source, disk, target, data))
+            self.held.append((source, card, target, data))
             return
-        super().transmit(source, disk, target, message, data)
+        super().transmit(source, card, target, message, data)
 
     def _named(self, links: set[tuple[str, str, str]], name: str, source: str, target: str) -> bool:
         return any(
@@ -119,8 +120,8 @@ class Drama(Stage):
     def release(self, count: int = 1_000_000) -> None:
         """Deliver the first messages that were held."""
         self.holding.clear()
-        for source, disk, target, data in self.held[:count]:
-            self.queue.after(0, self._arrive, source, disk, target, data)
+        for source, card, target, data in self.held[:count]:
+            self.queue.after(0, self._arrive, source, card, target, data)
         del self.held[:count]
         self.run_for(1)
 

@@ -21,7 +21,7 @@ RECORDED: dict[str, tuple[int, int]] = {
     "read-ignores-accepted": (3, 3),
     "peers-of-before": (2, 3),
     "unsafe-changes-made": (4, 3),
-    "promoted-while-behind": (18, 3),
+    "promoted-while-behind": (143, 3),
     "empty-disk-votes": (195, 3),
     "apply-out-of-order": (1, 3),
     "acknowledge-before-flush": (4, 3),
