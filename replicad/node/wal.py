@@ -20,6 +20,7 @@ from typing import NamedTuple
 from replicad.core.journal.records import DroppedRecord, PromiseRecord, Record
 from replicad.core.journal.recovery import Recovery, recover
 from replicad.core.journal.segments import FRAME_BYTES, SEGMENT_BYTES, LogIdentity, encode_record
+from replicad.core.journal.space import Space
 from replicad.core.journal.startup import Action, LogFound, adopt_promises, judge_log
 from replicad.core.journal.writer import SegmentWriter
 from replicad.core.model.errors import DamageError, InvariantError
@@ -109,13 +110,13 @@ class MessageLog:
         self._retry_seconds = full_retry_seconds
         self.recovery = self._recover(identity, rebooted=rebooted, started_before=started_before)
         self._writer = SegmentWriter.resume(self.recovery, size=segment_bytes)
-        self._spares = self.recovery.spares
+        self._space = Space(self.recovery.spares)
         self._queue: queue.SimpleQueue[_Append | _Truncate | _Close] = queue.SimpleQueue()
         self._pending: deque[_Pending] = deque()
         self._truncated: dict[str, int] = {}
         self._truncation_due = False
         self._closing = False
-        self._full = False
+        self._told_full = False
         self._failed = ""
         self._flushes: deque[_Flush] = deque()
         self._delivery_due = False
@@ -160,11 +161,11 @@ class MessageLog:
         return {
             "segment": self._writer.segment,
             "position": self._writer.position,
-            "segments": len(self._writer.highest) + self._spares,
+            "segments": len(self._writer.highest) + self._space.spares,
             "queued": self._queue.qsize() + len(self._pending),
             "flushes": self._flush_count,
             "flushing_seconds": time.monotonic() - since if since else 0.0,
-            "full": self._full,
+            "full": self._told_full,
             "failed": self._failed,
         }
 
@@ -193,7 +194,8 @@ class MessageLog:
 
     def _run(self) -> None:
         try:
-            self._prepare_spare()
+            self._remove_surplus()
+            self._see_to_space()
             while not self._closing:
                 self._turn()
         except (OSError, ValueError, InvariantError) as error:
@@ -208,8 +210,8 @@ class MessageLog:
         if self._truncation_due:
             self._truncation_due = bool(self._pending)
             self._remove_segments()
-        if not self._spares and not self._closing:
-            self._prepare_spare()
+        if not self._closing:
+            self._see_to_space()
 
     def _gather(self) -> None:
         """Wait for work (or, with a full disk, for the next try) and take what is there, up to a full batch.
@@ -218,7 +220,7 @@ class MessageLog:
         """
         size = 0
         wait = None
-        if self._full:
+        if self._told_full:
             wait = self._retry_seconds
         elif self._pending:
             wait = 0  # there was no room for them, and meanwhile there is
@@ -265,7 +267,7 @@ class MessageLog:
         reserve = 0 if any(item.reserved for item in self._pending) else self._reserve_bytes
         sizes = [len(item.payload) for item in self._pending]
         while True:
-            count = self._writer.placeable(sizes, self._spares, reserve)
+            count = self._writer.placeable(sizes, self._space.spares, reserve)
             if count == len(sizes) or not self._prepare_spare():
                 return count
 
@@ -273,7 +275,7 @@ class MessageLog:
         """Write and flush these records, and report it."""
         before = self._writer.segment
         writes = self._writer.append([(item.group, item.record) for item in items], [item.payload for item in items])
-        self._spares -= self._writer.segment - before
+        self._space.used(self._writer.segment - before)
         begin = self._flushing_since = time.monotonic()
         for write in writes:
             self._files.execute(write)
@@ -292,15 +294,28 @@ class MessageLog:
     def _prepare_spare(self) -> bool:
         """Create the next segment ahead of need; return whether there was space."""
         try:
-            self._files.create(self._writer.segment + self._spares + 1, self._segment_bytes)
+            self._files.create(self._writer.segment + self._space.spares + 1, self._segment_bytes)
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
-            self._set_full(full=True)
+            self._space.refused()
+            self._tell_full()
             return False
-        self._spares += 1
-        self._set_full(full=False)
+        self._space.made()
+        self._tell_full()
         return True
+
+    def _see_to_space(self) -> None:
+        """Make what is lacking; what waited may have been written meanwhile, so that nothing is."""
+        if self._space.lacks(waiting=bool(self._pending)):
+            self._prepare_spare()
+        self._tell_full()
+
+    def _remove_surplus(self) -> None:
+        """Remove empty segments that an earlier process made in vain, the last one first."""
+        for _ in range(self._space.surplus()):
+            self._files.remove(self._writer.segment + self._space.spares)
+            self._space.removed(1)
 
     def _remove_segments(self) -> None:
         """Remove the segments that nobody needs, once what they say beside entries is written again (rule K2)."""
@@ -312,7 +327,7 @@ class MessageLog:
             _Pending(group, record, encode_record(group, record), 0, reserved=True)
             for group, record in self._writer.live_records()
         ]
-        if self._writer.placeable([len(item.payload) for item in live], self._spares) < len(live):
+        if self._writer.placeable([len(item.payload) for item in live], self._space.spares) < len(live):
             return  # not even the space kept for promises holds them
         self._write(live)
         for number in numbers:
@@ -340,9 +355,10 @@ class MessageLog:
         if ticket and callbacks is not None:
             callbacks.on_durable(ticket)
 
-    def _set_full(self, *, full: bool) -> None:
-        if full != self._full and self._callbacks is not None:
-            self._full = full
+    def _tell_full(self) -> None:
+        full = self._space.full(waiting=bool(self._pending))
+        if full != self._told_full and self._callbacks is not None:
+            self._told_full = full
             self._call(self._callbacks.on_full, full)
 
     def _fail(self, reason: str) -> None:

@@ -15,6 +15,7 @@ from replicad.core.model.errors import DamageError
 from replicad.node.disk_operations import DiskOperations
 from replicad.node.inspect import inspect_log
 from replicad.node.promise_file import BLOCK_BYTES, PromiseFile
+from replicad.node.segment_files import SegmentFiles, segment_numbers
 from replicad.node.wal import BATCH_BYTES, Callbacks, MessageLog
 
 IDENTITY = LogIdentity("c", "n1", "0011223344556677")
@@ -262,7 +263,7 @@ async def test_a_full_disk_is_reported_early_keeps_its_promises_and_recovers(tmp
     """Full is said while a segment still has room; entries then stop at the reserve, a promise gets through."""
     node = Node(tmp_path)
     await node.flush(1, entry(1, LARGE))
-    await node.until(lambda: node.log._spares == 1)
+    await node.until(lambda: node.log.stats()["segments"] == 2)
     node.disk.full = True
     ticket = 1
     while not node.full:
@@ -282,6 +283,44 @@ async def test_a_full_disk_is_reported_early_keeps_its_promises_and_recovers(tmp
     assert node.failures == []
     node.log.close()
     assert len(recovered(tmp_path).states["g"].entries) == held
+
+
+async def test_a_start_on_a_full_disk_with_a_spare_segment_is_not_full(tmp_path):
+    """What stands ready has room: being full begins when it is used up, and ends by itself with new space."""
+    node = Node(tmp_path)
+    await node.flush(1, entry(1, LARGE))
+    node.log.close()
+    assert segment_numbers(tmp_path / "wal") == [1, 2]
+    node = Node(tmp_path, started=True, full=True)
+    await node.flush(1, entry(2, LARGE))
+    assert node.full == []
+    ticket = 1
+    while not node.full:
+        ticket += 1
+        await node.flush(ticket, entry(ticket + 1, LARGE))
+    node.disk.full = False
+    await node.until(lambda: node.full == [True, False])
+    assert not node.log.stats()["full"]
+    node.log.close()
+
+
+async def test_starts_leave_no_segments_behind(tmp_path):
+    """However often a node is started in idleness, one empty segment stands ready; what is more is removed."""
+    for start in range(6):
+        node = Node(tmp_path, started=start > 0)
+        if not start:
+            await node.flush(1, entry(1))
+        node.log.close()
+    assert segment_numbers(tmp_path / "wal") == [1, 2]
+    files = SegmentFiles(tmp_path / "wal", IDENTITY, DiskOperations())
+    for number in (3, 4, 5):  # as many starts of an earlier release left them
+        files.create(number, SEGMENT_BYTES_MIN)
+    files.close()
+    node = Node(tmp_path, started=True)
+    await node.flush(1, entry(2))
+    assert segment_numbers(tmp_path / "wal") == [1, 2]
+    node.log.close()
+    assert sorted(recovered(tmp_path).states["g"].entries) == [1, 2]
 
 
 async def test_space_that_comes_between_two_tries_is_used_at_once(tmp_path):
