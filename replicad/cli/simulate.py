@@ -131,13 +131,13 @@ def _simulate_mutations(first: int, count: int, nodes: int, jobs: int, *, as_jso
                 result.name,
                 rules[result.name].rule,
                 _needed(result),
-                _noticed_as(result),
+                _noticed_by(result),
                 rules[result.name].description,
             )
             for result in results
         ]
         styles = {number: "red" for number, result in enumerate(results) if result.missed}
-        print_table(("Mutation", "Rule", "Seeds", "Noticed as", "What it does"), rows, right=("Seeds",), styles=styles)
+        print_table(("Mutation", "Rule", "Seeds", "Noticed by", "What it does"), rows, right=("Seeds",), styles=styles)
         for result in results:
             if result.covered_by:
                 click.echo(f"{result.name} need not be noticed, because of {result.covered_by}")
@@ -149,13 +149,17 @@ def _needed(result: MutationResult) -> str:
     return "script" if not result.seeds_tried and not result.covered_by else str(result.seeds_tried or "-")
 
 
-def _noticed_as(result: MutationResult) -> str:
-    return "NOT NOTICED" if result.missed else "covered" if result.covered_by else str(result.kind)
+def _noticed_by(result: MutationResult) -> str:
+    return "NOT NOTICED" if result.missed else "covered" if result.covered_by else result.rule
 
 
 def _missed(result: MutationResult) -> str:
+    from replicad.lab.mutations import MUTATIONS
+
     where = f"in {result.seeds_tried} seeds" if result.seeds_tried else "by its script"
-    return f"{result.name} was not noticed {where}"
+    rules = " or ".join(f'"{rule}"' for rule in MUTATIONS[result.name].noticed_by)
+    otherwise = f", but: {result.otherwise}" if result.otherwise else ""
+    return f"{result.name} was not noticed {where} by {rules}{otherwise}"
 
 
 @contextmanager

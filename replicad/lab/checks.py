@@ -14,6 +14,8 @@
 * ``bookmark``: a read with a bookmark shows a state that has the writes up to that index.
 * ``session``: histories of clients that move between nodes with bookmarks have the four session guarantees.
 * ``linearizable``: histories of ``ack=all`` writes and of linearizable and consistent reads.
+* ``recovery``: a start finds no damage where none was done, and all that an earlier one found or that was durable.
+* ``rot is noticed``: damage that was done is found by the next start.
 * ``equal stores``: after healing all stores hold what the model holds, also one that was made to diverge.
 
 A broken one raises :class:`Violation`. Nothing here forgives: what a level does not promise is simply not asked.
@@ -50,7 +52,23 @@ class Violation(Exception):
 
 
 class Stuck(Exception):
-    """After healing, something that must happen did not."""
+    """Something that must happen did not; ``rule`` names it in :data:`PROGRESS` (``setup``: a script went astray)."""
+
+    def __init__(self, message: str, *, rule: str = "setup") -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+PROGRESS = {
+    "converge": "after healing every node serves and has applied everything",
+    "request": "after healing a request at any node is answered",
+    "write": "a write is acknowledged as soon as a majority and the view could",
+    "read": "a read at a node that holds a lease is answered",
+    "election": "a candidate that may be elected is, within its time",
+    "rejoin": "a voter that answers again is taken back",
+    "calm": "the nodes do not keep each other busy for ever",
+}
+"""What must happen, by its name."""
 
 
 class Judge:
@@ -182,7 +200,7 @@ class Judge:
         """All nodes converged: ``node -> (applied slot, key -> value)``; also judge ``ack=majority`` now."""
         for node, (slot, content) in stores.items():
             if slot != self.committed:
-                raise Stuck(f"{node} applied slot {slot} of {self.committed}")
+                raise Stuck(f"{node} applied slot {slot} of {self.committed}", rule="converge")
             expected = {key: version.value for key, version in self.model.content(slot).items()}
             if dict(content) != expected:
                 wrong = [k for k in sorted({*expected, *content}) if expected.get(k) != content.get(k)]

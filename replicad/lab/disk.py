@@ -39,6 +39,8 @@ class VirtualDisk:
         self.segment_bytes = segment_bytes
         self.promises: dict[str, int] = {}
         """The promise file beside the log: group -> epoch; always durable."""
+        self.formed = False
+        """Whether a group's members were ever durable here: for the checks, no node looks at it."""
         self.slow_us = 0
         """Every flush takes so much longer, whichever process asks for it."""
         self._random = random
@@ -79,6 +81,7 @@ class VirtualDisk:
         self._segments.clear()
         self._pending.clear()
         self.promises.clear()
+        self.formed = False
 
     def die(self, *, cut: bool) -> None:
         """The process dies: completed writes stay; with ``cut``, the last of them was only partly written."""

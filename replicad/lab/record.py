@@ -25,7 +25,9 @@ def main() -> int:
         if mutation.script is not None or mutation.covered_by:
             continue
         found = try_mutation(mutation.name, 1, SEEDS, NODES)
-        sys.stderr.write(f"{found.name}: {found.seed or 'NOT NOTICED'} {found.kind} {found.reason[:100]!r}\n")
+        sys.stderr.write(
+            f"{found.name}: {found.seed or 'NOT NOTICED'} {found.rule} {(found.reason or found.otherwise)[:100]!r}\n"
+        )
         if found.kind is Kind.OK:
             missed += 1
         else:

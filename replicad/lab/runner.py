@@ -10,7 +10,7 @@ from functools import partial
 
 from replicad.lab.mutations import MUTATIONS, Mutation, mutated
 from replicad.lab.mutations.registry import Script
-from replicad.lab.trial import Kind, TrialResult, run_trial, verdict
+from replicad.lab.trial import Ending, Kind, TrialResult, run_trial, verdict
 
 EXIT_CODES = {Kind.OK: 0, Kind.CORRECTNESS: 2, Kind.LIVENESS: 3, Kind.CRASH: 4}
 """Exit status by the worst outcome of all seeds, correctness before liveness before crash."""
@@ -84,7 +84,7 @@ def _results(seeds: range, nodes: int, jobs: int, trace: Callable[[str], None] |
 
 @dataclass(frozen=True, slots=True)
 class MutationResult:
-    """How a mutation was noticed: at which seed (0: by its script), and as what (``kind`` OK: it was not)."""
+    """How a mutation was noticed: at which seed (0: by its script), as what (OK: it was not), by which rule's check."""
 
     name: str
     seed: int
@@ -93,6 +93,9 @@ class MutationResult:
     reason: str
     covered_by: str = ""
     """Why it need not be noticed ("": it must be)."""
+    rule: str = ""
+    otherwise: str = ""
+    """What first went wrong by another rule than those that must notice it, or by none."""
 
     @property
     def missed(self) -> bool:
@@ -100,28 +103,33 @@ class MutationResult:
         return self.kind is Kind.OK and not self.covered_by
 
 
-def run_script(script: Script) -> tuple[Kind, str]:
+def run_script(script: Script) -> Ending:
     """Return how a script ended, and why."""
     try:
         script()
     except Exception as error:  # noqa: BLE001 - whatever a process dies of is the script's result
         return verdict(error)
-    return Kind.OK, ""
+    return Ending()
 
 
 def try_mutation(name: str, first: int, count: int, nodes: int) -> MutationResult:
-    """Switch one rule off: run its script, or seeds until the simulator notices."""
+    """Switch one rule off: run its script, or seeds until the check that is meant for it notices."""
+    otherwise = ""
     with mutated(name) as mutation:
         if mutation.script is not None:
-            kind, reason = run_script(mutation.script)
-            return MutationResult(name, 0, 0, kind, reason)
+            kind, reason, rule = run_script(mutation.script)
+            if rule in mutation.noticed_by:
+                return MutationResult(name, 0, 0, kind, reason, rule=rule)
+            return MutationResult(name, 0, 0, Kind.OK, "", otherwise=reason)
         if mutation.covered_by:
             return MutationResult(name, 0, 0, Kind.OK, "", mutation.covered_by)
         for seed in range(first, first + count):
             result = run_trial(seed, nodes)
+            if result.rule in mutation.noticed_by:
+                return MutationResult(name, seed, seed - first + 1, result.kind, result.reason, rule=result.rule)
             if result.kind is not Kind.OK:
-                return MutationResult(name, seed, seed - first + 1, result.kind, result.reason)
-    return MutationResult(name, 0, count, Kind.OK, "")
+                otherwise = otherwise or f"seed {seed}: {result.reason}"
+    return MutationResult(name, 0, count, Kind.OK, "", otherwise=otherwise)
 
 
 def try_mutations(

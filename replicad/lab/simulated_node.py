@@ -98,6 +98,8 @@ class SimulatedNode:
         """This disk is a voter that holds what the group relies on; only then may another disk be damaged."""
         self.rotten = ""
         """Damage that the next start must notice."""
+        self.promised = 0
+        """The promise that the last start of this disk found."""
         self._rebooted = True
         self._started_before = False
         self.strange = False
@@ -152,7 +154,16 @@ class SimulatedNode:
         """Bring the store to a state that the log continues."""
         rebuild = self._prepare_store(durable)
         machine = Machine(self.store, self.simulator.swarm.limits.request_window_slots)
+        self._check_kept(durable, machine.configuration)
         return Opened(durable, machine, self.store, self.files, rebuild)
+
+    def _check_kept(self, durable: DurableState, configuration: bytes) -> None:
+        """What one start of this disk found, the next one finds as well; a formation as soon as it was durable (K2)."""
+        if self.disk.formed and not (durable.formation or configuration):
+            raise Violation("recovery", f"{self.name} has forgotten that its group is formed")
+        if durable.promised < self.promised:
+            raise Violation("recovery", f"{self.name} has forgotten its promise of epoch {self.promised}")
+        self.promised = durable.promised
 
     def _identity(self) -> LogIdentity:
         return LogIdentity(CLUSTER, self.name, self.disk_id)
@@ -198,6 +209,7 @@ class SimulatedNode:
         self.lost = False
         self.established = False
         self.rotten = ""
+        self.promised = 0
         self._started_before = False
 
     def _prepare_store(self, durable: DurableState) -> bool:

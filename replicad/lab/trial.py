@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
+from typing import NamedTuple
 
 from replicad.core.group.configuration import Configuration
+from replicad.core.model.errors import InvariantError
 from replicad.core.model.operations import APPLIED, NO_CAS, PUT
 from replicad.lab.checks import Stuck, Violation
 from replicad.lab.clients import Clients, Request
@@ -42,6 +44,8 @@ class TrialResult:
     nodes: int
     kind: Kind = Kind.OK
     reason: str = ""
+    rule: str = ""
+    """What was broken, see :class:`Ending`."""
     digest: str = ""
     tail: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
@@ -56,15 +60,24 @@ class TrialResult:
         return f"replicad simulate --seeds 1 --seed {self.seed} --nodes {self.nodes}"
 
 
-def verdict(error: Exception) -> tuple[Kind, str]:
-    """Return what it means that a simulated cluster raised this, and why."""
+class Ending(NamedTuple):
+    """How a simulated cluster ended, why, and by which rule's check ("": by none, an arbitrary exception)."""
+
+    kind: Kind = Kind.OK
+    reason: str = ""
+    rule: str = ""
+
+
+def verdict(error: Exception) -> Ending:
+    """Return what it means that a simulated cluster raised this."""
     if isinstance(error, Violation):
-        return Kind.CORRECTNESS, str(error)
+        return Ending(Kind.CORRECTNESS, str(error), error.rule)
     if isinstance(error, Stuck):
-        return Kind.LIVENESS, str(error)
+        return Ending(Kind.LIVENESS, str(error), error.rule)
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{place.filename.rpartition('/')[2]}:{place.lineno}"
-    return Kind.CRASH, f"{type(error).__name__}: {error} ({where})"
+    rule = error.rule if isinstance(error, InvariantError) else ""
+    return Ending(Kind.CRASH, f"{type(error).__name__}: {error} ({where})", rule)
 
 
 def run_trial(seed: int, nodes: int, *, sink: Callable[[str], None] | None = None) -> TrialResult:
@@ -93,7 +106,7 @@ class Trial:
             self._fault_phase()
             self._healed_phase()
         except Exception as error:  # noqa: BLE001 - whatever a process dies of is the trial's result
-            result.kind, result.reason = verdict(error)
+            result.kind, result.reason, result.rule = verdict(error)
         result.digest = simulator.transcript.digest()
         if result.kind is not Kind.OK:
             result.tail = simulator.transcript.lines()
@@ -116,7 +129,7 @@ class Trial:
         self.operator.start()
         end = simulator.queue.now + self.swarm.fault_phase_us
         if not simulator.run_while(lambda: simulator.queue.now < end, self.swarm.fault_phase_us + 1_000_000):
-            raise Stuck(f"a storm of {simulator.queue.done} events in the fault phase")
+            raise Stuck(f"a storm of {simulator.queue.done} events in the fault phase", rule="calm")
 
     # --- phase 2 ------------------------------------------------------------------------------------------------------
 
@@ -172,7 +185,7 @@ class Trial:
         if not simulator.run_while(lambda: missing() != "", HEAL_US):
             storm = " (a storm of events)" if simulator.queue.done > EVENTS_MAX else ""
             state = "; ".join(node.describe() for node in simulator.nodes.values())
-            raise Stuck(f"after healing the nodes did not {what}{storm}: {missing()}. {state}")
+            raise Stuck(f"after healing the nodes did not {what}{storm}: {missing()}. {state}", rule="converge")
 
     def _not_converged(self, *, idle: bool) -> str:
         """Say what is missing until all nodes are equal and serve; ``idle``: also nothing is under way."""
@@ -210,7 +223,7 @@ class Trial:
             ),
         )
         if outcome.result is None or outcome.result.status != APPLIED:
-            raise Stuck(f"a write at {name} was not applied: {outcome}")
+            raise Stuck(f"a write at {name} was not applied: {outcome}", rule="request")
 
     def _notice_divergence(self) -> None:
         """Replicas compare digests at the next boundary; then who was made to diverge rebuilds (K3)."""
@@ -245,4 +258,5 @@ class Trial:
             if outcomes and not outcomes[0].error:
                 return outcomes[0]
             self.simulator.run_for(500_000)
-        raise Stuck(f"after healing a request at {name} fails: {outcomes[0].error if outcomes else 'no answer'}")
+        why = outcomes[0].error if outcomes else "no answer"
+        raise Stuck(f"after healing a request at {name} fails: {why}", rule="request")

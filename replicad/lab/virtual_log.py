@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
-from replicad.core.journal.records import PromiseRecord, Record
+from replicad.core.journal.records import FormationRecord, PromiseRecord, Record
 from replicad.core.journal.recovery import Recovery
 from replicad.core.journal.segments import FRAME_BYTES, HEADER_BYTES, LogIdentity, encode_header, encode_record
 from replicad.core.journal.writer import SegmentWriter, Write
@@ -153,6 +153,8 @@ class VirtualLog:
         for group, record in (item for job in jobs for item in job.records):
             if isinstance(record, PromiseRecord):
                 self._disk.promises[group] = max(record.epoch, self._disk.promises.get(group, 0))
+            elif isinstance(record, FormationRecord):
+                self._disk.formed = True
         self._gather()
         for job in jobs:
             job.done()

@@ -1,8 +1,10 @@
 import pytest
 
 from replicad.lab.mutations import MUTATIONS, mutated
+from replicad.lab.mutations.noticed import NOTICED_BY
 from replicad.lab.mutations.recorded import RECORDED
-from replicad.lab.runner import run_script
+from replicad.lab.mutations.registry import Mutation, Patch, always
+from replicad.lab.runner import run_script, try_mutation
 from replicad.lab.trial import Kind, run_trial
 
 SCRIPTED = [name for name, mutation in MUTATIONS.items() if mutation.script is not None]
@@ -18,26 +20,46 @@ def test_every_rule_that_is_built_has_a_mutation():
     """Each rule of the specification is switched off by some mutation; all are noticed but for those that say why."""
     assert {mutation.rule for mutation in MUTATIONS.values()} == RULES
     assert set(RECORDED) == set(SEEDED)
+    assert set(NOTICED_BY) == {*SCRIPTED, *SEEDED}
     assert len(SCRIPTED) + len(SEEDED) >= 50
 
 
 @pytest.mark.parametrize("name", SCRIPTED)
 def test_a_script_notices_its_mutation_and_nothing_else(name):
-    """The script of a mutation is clean with all rules, and fails without this one."""
+    """The script of a mutation is clean with all rules; without this one the check that is meant for it fails."""
     script = MUTATIONS[name].script
-    assert run_script(script) == (Kind.OK, "")
-    with mutated(name):
-        kind, reason = run_script(script)
-    assert kind is not Kind.OK
-    assert reason
+    assert run_script(script) == (Kind.OK, "", "")
+    with mutated(name) as mutation:
+        ending = run_script(script)
+    assert ending.rule in mutation.noticed_by, ending
 
 
 @pytest.mark.parametrize("name", SEEDED)
 def test_the_recorded_seed_notices_its_mutation_and_nothing_else(name):
-    """The recorded trial is clean with all rules, and fails without this one (``python -m replicad.lab.record``)."""
+    """The recorded trial is clean with all rules; without this one its own check fails. See ``lab/record``."""
     seed, nodes = RECORDED[name]
     assert run_trial(seed, nodes).kind is Kind.OK
-    with mutated(name):
+    with mutated(name) as mutation:
         result = run_trial(seed, nodes)
-    assert result.kind is not Kind.OK
-    assert result.reason
+    assert result.rule in mutation.noticed_by, result.reason
+
+
+def crashes(*_arguments, **_named):
+    raise KeyError("n4")
+
+
+@pytest.mark.parametrize(
+    ("make", "otherwise"),
+    [(lambda _original: crashes, "KeyError"), (always(0), "after healing")],
+    ids=["a crash", "another check"],
+)
+def test_what_another_check_or_none_notices_does_not_count(monkeypatch, make, otherwise):
+    """A mutation that ends in some exception, or in the check of another rule, is missed, and the report says how."""
+    monkeypatch.setitem(
+        MUTATIONS, "x", Mutation("x", "slip", "x", [Patch("core.group.configuration:Configuration", "majority", make)])
+    )
+    monkeypatch.setitem(NOTICED_BY, "x", ("acknowledged",))
+    result = try_mutation("x", 1, 1, 3)
+    assert (result.missed, result.kind, result.rule) == (True, Kind.OK, "")
+    assert otherwise in result.otherwise
+    assert result.otherwise.startswith("seed 1: ")

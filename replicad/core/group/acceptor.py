@@ -172,7 +172,9 @@ class Acceptor:
         if epoch > state.promised:
             self.raise_promise(epoch)
         if state.epoch != epoch or state.coordinator != sender:
-            check(state.epoch != epoch or not state.coordinator, "an epoch has at most one coordinator")
+            check(
+                state.epoch != epoch or not state.coordinator, "an epoch has at most one coordinator", "one coordinator"
+            )
             if state.epoch != epoch:
                 state.adopt_epoch(epoch)
             state.coordinator = sender

@@ -55,7 +55,7 @@ class Executor:
         machine.begin()
         try:
             for slot, value in self.queue:
-                check(slot == machine.applied_slot + 1, "slots are applied in order, without gaps")
+                check(slot == machine.applied_slot + 1, "slots are applied in order, without gaps", "applied in order")
                 results += machine.apply(slot, value)
                 done += 1
                 if slot % self.digest_slots == 0:

@@ -70,7 +70,11 @@ class SlotLog:
         """Hold ``value`` for ``slot``; a decided slot never changes its value."""
         old = self.entries.get(slot)
         if old is not None:
-            check(slot > self.committed or old[2] == value, f"slot {slot} is decided and was given another value")
+            check(
+                slot > self.committed or old[2] == value,
+                f"slot {slot} is decided and was given another value",
+                "decided",
+            )
             self.bytes -= len(old[2])
         self.entries[slot] = (epoch, round_, value)
         if is_configuration(value):
@@ -83,7 +87,7 @@ class SlotLog:
 
     def advance(self, slot: int) -> None:
         """Mark every slot up to ``slot`` as decided."""
-        check(slot >= self.committed, "the committed prefix never shrinks")
+        check(slot >= self.committed, "the committed prefix never shrinks", "committed rises")
         self.committed = slot
         self.highest = max(self.highest, slot)
 
@@ -101,7 +105,7 @@ class SlotLog:
 
     def truncate(self, slot: int) -> None:
         """Forget the slots up to ``slot``, all of them decided and covered by a committed checkpoint."""
-        check(slot <= self.committed, "only decided slots are truncated")
+        check(slot <= self.committed, "only decided slots are truncated", "truncated")
         for number in range(self.lowest, slot + 1):
             held = self.entries.pop(number, None)
             if held is not None:

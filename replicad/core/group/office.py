@@ -61,7 +61,7 @@ class Office:
 
     def __init__(self, state: GroupState, slots: Slots, epoch: int, recovered: int, promisers: dict[str, str]) -> None:
         """Take office: everything up to ``recovered`` is held here or is a hole."""
-        check(state.promised == epoch, "the coordinator's own promise is the epoch's")
+        check(state.promised == epoch, "the coordinator's own promise is the epoch's", "own promise")
         self.state = state
         self.epoch = epoch
         self.start = state.log.committed + 1

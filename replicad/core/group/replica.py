@@ -287,7 +287,9 @@ class Replica:
         """All flushes up to ``ticket`` are done."""
         state = self.state
         state.now = now
-        check(state.durable_tickets <= ticket <= state.tickets, "flush tickets are completed in order")
+        check(
+            state.durable_tickets <= ticket <= state.tickets, "flush tickets are completed in order", "flushed in order"
+        )
         state.durable_tickets = ticket
         while state.unflushed and state.unflushed[0][0] <= ticket:
             state.unflushed.popleft()
@@ -298,7 +300,7 @@ class Replica:
         """The executor applied slots."""
         state = self.state
         state.now = now
-        check(state.applied <= execution.slot <= state.fed, "only fed slots are applied")
+        check(state.applied <= execution.slot <= state.fed, "only fed slots are applied", "applied is fed")
         state.applied = execution.slot
         state.digest = execution.digest
         self.contact.finish(execution.results)
@@ -486,13 +488,13 @@ class Replica:
         """Stop the process if the replica's own rules are broken."""
         state = self.state
         log = state.log
-        check(log.base <= log.committed <= log.highest, "base <= committed <= highest")
-        check(state.applied <= state.fed <= log.committed, "applied <= fed <= committed")
-        check(state.matched >= log.committed, "everything committed is matched")
-        if self.office is not None:
-            check(state.role is Role.COORDINATOR, "only a coordinator has an office")
-            check(state.promised == self.office.epoch, "a coordinator has promised nothing above its epoch")
-            check(self.office.assigned >= log.committed, "nothing is committed that was not assigned")
-            check(self.office.authority.current(), "a coordinator's peers are the other voters of its configuration")
+        check(log.base <= log.committed <= log.highest, "base <= committed <= highest", "log bounds")
+        check(state.applied <= state.fed <= log.committed, "applied <= fed <= committed", "applied is committed")
+        check(state.matched >= log.committed, "everything committed is matched", "committed is matched")
+        if (office := self.office) is not None:
+            check(state.role is Role.COORDINATOR, "only a coordinator has an office", "office")
+            check(state.promised == office.epoch, "a coordinator has promised nothing above its epoch", "own promise")
+            check(office.assigned >= log.committed, "nothing is committed that was not assigned", "assigned")
+            check(office.authority.current(), "its peers are the other voters of the configuration", "peers")
         else:
-            check(state.role is not Role.COORDINATOR, "a coordinator has an office")
+            check(state.role is not Role.COORDINATOR, "a coordinator has an office", "office")

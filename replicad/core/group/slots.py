@@ -48,7 +48,7 @@ class Slots:
         state = self.state
         held = state.log.get(slot)
         if held is not None and held[:2] == (epoch, round_):
-            check(held[2] == value, f"slot {slot} was accepted at the same ballot with another value")
+            check(held[2] == value, f"slot {slot} was accepted at the same ballot with another value", "one value")
             return True
         if slot <= state.log.committed or not self.may_accept(slot, epoch, round_):
             return False

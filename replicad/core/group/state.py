@@ -140,14 +140,14 @@ class GroupState:
 
     def promise(self, epoch: int) -> None:
         """Promise all slots at ``epoch``; durable before anything sent by :meth:`send_durable` leaves."""
-        check(epoch > self.promised, "a promise only rises")
+        check(epoch > self.promised, "a promise only rises", "promise rises")
         self.promised = epoch
         self.slot_promises = {}
         self.append(PromiseRecord(epoch))
 
     def promise_slot(self, slot: int, epoch: int, round_: int) -> None:
         """Promise one slot at ``(epoch, round_)`` (T3)."""
-        check(epoch == self.promised, "a slot is promised within the promised epoch")
+        check(epoch == self.promised, "a slot is promised within the promised epoch", "slot promise")
         if self.slot_promises.get(slot, (0, 0)) < (epoch, round_):
             self.slot_promises[slot] = (epoch, round_)
             self.append(SlotPromiseRecord(slot, epoch, round_))
@@ -209,7 +209,7 @@ class GroupState:
         self.extend_matched()
         for number in range(first, slot + 1):
             held = self.log.get(number)
-            check(held is not None, f"slot {number} is committed but not held")
+            check(held is not None, f"slot {number} is committed but not held", "committed is held")
             if held is not None and batch_kind(held[2]) == CONFIGURATION:
                 self.configure(held[2], number, held[0])
 
@@ -231,7 +231,9 @@ class GroupState:
         _, payload = decode_batch(value)
         check(type(payload) is bytes, "a configuration entry holds bytes")
         configuration = Configuration.decode(payload) if isinstance(payload, bytes) else None
-        check(configuration is not None and configuration.slot == slot, "a configuration knows its slot")
+        check(
+            configuration is not None and configuration.slot == slot, "a configuration knows its slot", "configuration"
+        )
         if configuration is None or (self.configuration and configuration.version <= self.configuration.version):
             return
         if (self.is_member() or self.is_mirror()) and self.given_up_by(configuration):

@@ -73,10 +73,17 @@ class DamageError(Exception):
 
 
 class InvariantError(Exception):
-    """The replica's own rules are broken: the process must stop (a wrong answer is worse than none)."""
+    """The replica's own rules are broken: the process must stop (a wrong answer is worse than none).
+
+    ``rule`` is the short name of a rule of the protocol; "" where a function was used as it must not be.
+    """
+
+    def __init__(self, message: str, rule: str = "") -> None:
+        super().__init__(message)
+        self.rule = rule
 
 
-def check(condition: object, message: str) -> None:
+def check(condition: object, message: str, rule: str = "") -> None:
     """Raise :class:`InvariantError` unless ``condition`` holds; stays in production, unlike ``assert``."""
     if not condition:
-        raise InvariantError(message)
+        raise InvariantError(message, rule)

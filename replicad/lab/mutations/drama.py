@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from replicad.core.group.replica import Replica
     from replicad.core.model.cluster_id import Card
     from replicad.core.model.messages import Message
+    from replicad.core.model.refusals import Refusal
 
 LIMITS = Limits(
     value_bytes_max=512, batch_bytes_max=2_048, page_bytes=16_384, checkpoint_slots=1_000, batch_operations_max=1
@@ -42,9 +43,11 @@ class DramaNode(StageNode):
 class Drama(Stage):
     """Three nodes (or more) that are up; :attr:`order` begins with the coordinator, which is ``n1``."""
 
-    def __init__(self, nodes: int = 3, *, ahead: int = 0, protocol: str = REMOTE_WRITE, **limits: Any) -> None:
-        """``ahead``: what the clocks show at the start."""
-        super().__init__(nodes, replace(LIMITS, **limits), protocol=protocol)
+    def __init__(
+        self, nodes: int = 3, *, spare: int = 0, ahead: int = 0, protocol: str = REMOTE_WRITE, **limits: Any
+    ) -> None:
+        """``spare``: nodes that are no members, and are not started; ``ahead``: what the clocks show at the start."""
+        super().__init__(nodes + spare, replace(LIMITS, **limits), nodes, protocol)
         self.stage_nodes = {name: DramaNode(self, name) for name in self.names}
         self.nodes = dict(self.stage_nodes)
         for node in self.nodes.values():
@@ -56,13 +59,13 @@ class Drama(Stage):
         self.number = 0
         self.acknowledged = 0
         self.node("n1").start()
-        for name in self.names:
+        for name in self.founders:
             self.nodes[name].start()
             self.replica(name).election.delay = 0 if name == "n1" else 1_000_000
         self.until(self.ready, "get ready")
         if not self.leads("n1"):
             raise Stuck("n1 stood first and is not coordinator")
-        self.order = list(self.names)
+        self.order = list(self.founders)
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
@@ -93,11 +96,11 @@ class Drama(Stage):
         process = self.nodes[name].process
         return process is not None and process.replica.role == "coordinator"
 
-    def until(self, condition: Callable[[], bool], what: str, limit: int = 10_000_000) -> None:
-        """Let time pass until something holds; raises Stuck."""
+    def until(self, condition: Callable[[], bool], what: str, limit: int = 10_000_000, *, rule: str = "setup") -> None:
+        """Let time pass until something holds; raises Stuck: ``rule`` if that is what the script is about."""
         if not self.run_while(lambda: not condition(), limit, 1_000):
             states = "; ".join(node.describe() for node in self.nodes.values())
-            raise Stuck(f"the cluster did not {what}: {states}")
+            raise Stuck(f"the cluster did not {what}: {states}", rule=rule)
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -158,10 +161,22 @@ class Drama(Stage):
 
     def roll_back(self, name: str, segments: list[tuple[int, bytes]]) -> None:
         """Give a dead machine's log the bytes that it had before."""
+        self.nodes[name].promised = 0
         disk = self.nodes[name].disk
         disk.wipe()
         for number, data in segments:
             disk.create(number, data)
+
+    # --- changes of the group -----------------------------------------------------------------------------------------
+
+    def change(self, kind: str, argument: str) -> Refusal | None:
+        """Have the coordinator answer a request for a change; raises Stuck if there is no answer within a second."""
+        process = self.nodes["n1"].process
+        if process is None:
+            raise Stuck("n1 is down")
+        number = process.change(kind, argument)
+        self.until(lambda: number in process.changes, f"answer {kind} {argument}", 1_000_000)
+        return process.changes[number]
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
@@ -188,7 +203,7 @@ class Drama(Stage):
             if outcomes and not outcomes[0].error and outcomes[0].result and outcomes[0].result.status == APPLIED:
                 return
             self.run_for(10_000)
-        raise Stuck(f"a write at {name} is not acknowledged within {limit // 1_000} ms")
+        raise Stuck(f"a write at {name} is not acknowledged within {limit // 1_000} ms", rule="write")
 
     def read(self, name: str, level: Level = Level.LINEARIZABLE, wait: int = 20_000) -> bool:
         """Read and judge; returns whether there was an answer within ``wait``. Raises Violation for a stale one."""

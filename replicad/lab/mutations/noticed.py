@@ -65,6 +65,10 @@ LINEARIZABLE = (
     "read-ignores-accepted",
     "confirmed-by-old-round",
     "replaced-in-the-view",
+    "returned-lease-still-read",
+    "stale-return-ends-lease",
+    "return-of-another-boot",
+    "released-before-all-returned",
 )
 """A read shows what was overwritten before it began, or a write takes effect again."""
 
@@ -78,6 +82,7 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     # Two coordinators in one epoch: whoever hears of both stops; or they give one slot two values at one ballot.
     "epoch-not-unique": ("one coordinator", "one value", "one batch"),
     "promise-keeps-role": ("own promise",),
+    "peers-of-before": ("peers",),
     "apply-out-of-order": ("applied in order",),
     # What must go on stands still.
     "holes-stay": ("request", "converge"),
@@ -90,6 +95,7 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "rejection-ignored": ("rejoin",),
     "loyal-to-the-past": ("election",),
     "read-waits-for-dead-epoch": ("read",),
+    "leases-waited-out": ("speed",),
     # What clients were told is not so.
     "bookmark-ignored-after-failover": ("bookmark",),
     "answered-before-applied": ("acknowledged",),
@@ -102,7 +108,7 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "checkpoint-of-one": ("equal digests",),
     "divergence-unnoticed": ("equal stores",),
     # What a restart finds.
-    "live-records-lost": ("one batch", "recovery"),
+    "live-records-lost": ("recovery",),
     "acceptances-lost": ("recovery",),
     "damage-taken-as-torn": ("rot is noticed",),
 }

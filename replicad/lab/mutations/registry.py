@@ -1,8 +1,9 @@
 """What a mutation is, and how it is switched on.
 
 A mutation replaces one method (or a few that cover for each other) while it is on. Random faults must notice it within
-a few hundred seeds; where they meet the one bad moment too rarely, a *script* leads a small cluster right there. A rule
-that another mechanism covers in the form built here says so (``covered_by``), and need not be noticed.
+a few hundred seeds, by the check of the rule that is missing (``noticed``); where they meet the one bad moment too
+rarely, a *script* leads a small cluster right there. A rule that another mechanism covers in the form built here says
+so (``covered_by``), and need not be noticed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+from replicad.lab.mutations.noticed import NOTICED_BY
 
 Function = Callable[..., Any]
 Make = Callable[[Function], Function]
@@ -46,6 +49,11 @@ class Mutation:
     patches: list[Patch] = field(default_factory=list)
     covered_by: str = ""
     """Why nothing goes wrong without it ("": something does)."""
+
+    @property
+    def noticed_by(self) -> tuple[str, ...]:
+        """The rules one of which must notice it (none: it is covered)."""
+        return NOTICED_BY.get(self.name, ())
 
     @property
     def script(self) -> Script | None:

@@ -219,7 +219,7 @@ def read_waits_for_dead_epoch() -> None:
     drama.join()
     drama.until(lambda: drama.replica(third).holds_lease(drama.queue.now), "give the third a lease")
     if not drama.read(third, wait=600_000):
-        raise Stuck(f"{third} holds a lease, and a read there gets no answer")
+        raise Stuck(f"{third} holds a lease, and a read there gets no answer", rule="read")
     drama.end()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from replicad.core.model.refusals import Refusal, RefusalCode
 from replicad.lab.checks import Stuck
 from replicad.lab.mutations.drama import Drama
 from replicad.lab.mutations.registry import scripted
@@ -27,3 +28,40 @@ def replaced_in_the_view() -> None:
     drama.read(holder, wait=5_000)
     drama.join()
     drama.run_for(2_000_000)
+
+
+@scripted("unsafe-changes-made")
+def unsafe_changes() -> None:
+    """Two of three voters answer, and one of these is to be removed: the other one and the silent one cannot go on."""
+    drama = Drama()
+    first, second, silent = drama.order
+    drama.write(first)
+    drama.part(silent)
+    drama.until(lambda: silent not in drama.replica(first).view, "drop it from the view")
+    _refused(drama.change("remove", second), RefusalCode.NO_MAJORITY)
+    drama.write(first)
+
+
+@scripted("promoted-while-behind")
+def promoted_while_behind() -> None:
+    """A mirror that answers and gets no slots is to be a voter; of four voters it would be the third that answers."""
+    drama = Drama(spare=1, join_lag_slots=4)
+    first, _, dead = drama.order
+    mirror = drama.names[-1]
+    drama.write(first)
+    drama.nodes[mirror].start()
+    drama.until(lambda: drama.change("add", mirror) is None, "add the mirror")
+    drama.until(lambda: drama.replica(mirror).committed == drama.replica(first).committed, "let it catch up")
+    drama.dropped |= {("Slots", name, mirror) for name in drama.order}
+    for _ in range(10):
+        drama.write(first)
+    drama.crash(dead)
+    drama.until(lambda: dead not in drama.replica(first).view, "drop the dead voter from the view")
+    _refused(drama.change("promote", mirror), RefusalCode.BEHIND)
+    drama.write(first)
+
+
+def _refused(refusal: Refusal | None, code: RefusalCode) -> None:
+    """See that what is refused is refused for this reason: otherwise the script is about something else."""
+    if refusal is not None and refusal.code is not code:
+        raise Stuck(f"the change is refused, but because {refusal.sentence}")

@@ -203,7 +203,7 @@ def rejection_ignored() -> None:
     _promise_in_the_way(drama)
     drama.dropped |= {("PreVoteAnswer", third, "*"), ("PreVote", third, "*"), ("Introduce", third, "*")}
     drama.join()
-    drama.until(lambda: drama.replica(third).holds_lease(drama.queue.now), "take the voter back")
+    drama.until(lambda: drama.replica(third).holds_lease(drama.queue.now), "take the voter back", rule="rejoin")
     drama.end()
 
 
@@ -231,7 +231,7 @@ def loyal_to_the_past() -> None:
     drama.dropped -= {("*", first, third), ("*", third, first)}
     drama.dropped |= {("Promise", third, first), ("HeartbeatAck", third, first)}
     drama.until(lambda: drama.replica(first).role == "candidate", "stand again")
-    drama.until(lambda: drama.leads(first), "elect its coordinator again at once", 60_000)
+    drama.until(lambda: drama.leads(first), "elect its coordinator again at once", 60_000, rule="election")
     drama.end()
 
 
