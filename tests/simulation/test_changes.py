@@ -49,8 +49,9 @@ class Group:
         return sorted(self.replica(name).view) if name else []
 
     def change(self, at, kind, argument):
-        """Ask this node for a change; returns the answer."""
+        """Ask this node for a change, once it knows whom to ask; returns the answer."""
         process = self.stage.nodes[at].process
+        self.until(lambda: process.replica.coordinator)
         number = process.change(kind, argument)
         self.until(lambda: number in process.changes)
         refusal = process.changes[number]
