@@ -9,7 +9,9 @@ The protocol promises to survive, in any mix, for any time, and between any two 
 * partitions: full ones (no message passes in either direction) and one-way ones.
 
 It does not promise to survive, and this network does not do: changed bytes (a frame's checksum turns them into loss),
-messages that nobody sent, and a sender under another's name (the handshake keeps those out).
+messages that nobody sent, and a sender under another's name. Nodes of another cluster of the same name do come
+(:mod:`replicad.lab.strangers`): the door of :class:`~replicad.lab.simulator.Simulator` judges every message as the
+handshake of a real link does.
 
 Nothing here promises progress while faults go on; when they end, the cluster must converge.
 """

@@ -102,6 +102,8 @@ class SimulatedNode:
         """The promise that the last start of this disk found."""
         self._rebooted = True
         self._started_before = False
+        self.names_cluster = True
+        """The group makes the cluster's id, where it has none."""
         self.strange = False
         """It is a node of another cluster of this name."""
 

@@ -80,13 +80,14 @@ class SimulatedProcess:
             lost=node.lost,
             operations_per_run=swarm.apply_budget,
             cluster_id=node.cluster_id,
-            named_by=node.group,
+            named_by=node.group if node.names_cluster else "",
         )
         founders = self.simulator.founders
         self.group = self.engine.open_group(
             GroupDefinition(node.group, node.group, founders, founders, protocol=swarm.protocol)
         )
         self.replica = self.group.replica
+        self.simulator.begins(self)
         self.contact = Contact(self.name, self.group, self.simulator.judge)
 
     @property

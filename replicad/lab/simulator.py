@@ -60,6 +60,8 @@ class Simulator:
         """Name -> a node of another cluster of this name that is found at the address of this one's."""
         self.strange_disks: dict[str, None] = {}
         """Every disk id that one of them ever had."""
+        self.senders: dict[str, SimulatedProcess] = {}
+        """Disk -> the newest process that had it."""
         self.open_doors = False
         """Handshakes let them in: what is behind the door must keep them apart, too."""
         self._replies = Random(f"{seed}/replies")
@@ -123,7 +125,7 @@ class Simulator:
             return
         apart = (card.disk in self.strange_disks) != node.strange
         if not (apart and self.open_doors):
-            judged = process.refuses(card) or self._refused_by(source, card, process)
+            judged = process.refuses(card) or self._refused_by(card, process)
             if judged:
                 self.count("refused at the door")
                 return
@@ -134,11 +136,14 @@ class Simulator:
         self.count(type(message).__name__)
         process.post(process.deliver, source, card, message)
 
-    def _refused_by(self, source: str, card: Card, process: SimulatedProcess) -> str:
-        """Return why the sender, if it runs still, refuses the receiver: each end of a link judges the other."""
-        known = self.strangers if card.disk in self.strange_disks else self.nodes
-        sender = known[source].process if source in known else None
-        return sender.refuses(process.card()) if sender is not None and sender.node.disk_id == card.disk else ""
+    def _refused_by(self, card: Card, process: SimulatedProcess) -> str:
+        """Return why the sender, dead by now or not, refuses the receiver: each end of a link judges the other."""
+        sender = self.senders.get(card.disk)
+        return sender.refuses(process.card()) if sender is not None else ""
+
+    def begins(self, process: SimulatedProcess) -> None:
+        """A process begins to send."""
+        self.senders[process.node.disk_id] = process
 
     def note(self, node: str, text: str) -> None:
         """Put a line into the transcript."""

@@ -34,6 +34,8 @@ class NemesisFaults:
     storm_us: int = 0
     """Several of the faults above that this seed has, within a tenth of a second."""
     hand_over_us: int = 0
+    stranger_us: int = 0
+    """A node of an earlier cluster of the same name runs at the address of one of this one's (M6)."""
     stop_us: int = 0
     """An orderly stop (SIGTERM): the process ends as soon as it may, and starts again."""
     slow_us: int = 0
@@ -122,6 +124,9 @@ def draw(seed: int, nodes: int) -> Swarm:
     )
     late_pages_ppm, aimed_ppm, vote_us = _late_pages(seed) if nemesis.change_us else (0, 0, 0)
     nemesis = replace(nemesis, aimed_ppm=aimed_ppm, vote_us=vote_us)
+    if not nemesis.change_us and _strangers_us(seed):
+        # An empty directory between two clusters of one name joins the one that it meets first: that is no fault of it.
+        nemesis = replace(nemesis, wipe_us=0, stranger_us=_strangers_us(seed))
     founders = nodes
     if nemesis.change_us:
         nemesis = replace(nemesis, rot_us=0, wipe_us=0, diverge_us=0)
@@ -246,6 +251,10 @@ def _late_pages(seed: int) -> tuple[int, int, int]:
     aimed = _maybe(random, 1_000_000, 300_000, 900_000)
     vote = _maybe(random, 1_000_000, 200_000, 1_000_000)
     return (late, aimed, vote) if late else (0, 0, 0)
+
+
+def _strangers_us(seed: int) -> int:
+    return _maybe(Random(f"{seed}/swarm/strangers"), 200_000, 500_000, 4_000_000)
 
 
 def _session_ppm(seed: int) -> int:

@@ -19,6 +19,7 @@ from replicad.lab.moving_clients import MovingClients
 from replicad.lab.nemesis import Nemesis
 from replicad.lab.operator import Operator
 from replicad.lab.simulator import EVENTS_MAX, Simulator
+from replicad.lab.strangers import Strangers
 from replicad.lab.swarm import Swarm, draw
 from replicad.lab.transcript import Transcript
 
@@ -94,6 +95,7 @@ class Trial:
         self.simulator = Simulator(seed, swarm, transcript, swarm.founders)
         self.nemesis = Nemesis(self.simulator)
         self.operator = Operator(self.simulator)
+        self.strangers = Strangers(self.simulator)
         window = swarm.limits.request_window_slots
         self.clients = Clients(self.simulator, swarm.load, window, Random(f"{seed}/clients"))
         self.moving = MovingClients(self.simulator, swarm.load, window, Random(f"{seed}/sessions"))
@@ -127,6 +129,7 @@ class Trial:
         self.moving.start()
         self.nemesis.start()
         self.operator.start()
+        self.strangers.start()
         end = simulator.queue.now + self.swarm.fault_phase_us
         if not simulator.run_while(lambda: simulator.queue.now < end, self.swarm.fault_phase_us + 1_000_000):
             raise Stuck(f"a storm of {simulator.queue.done} events in the fault phase", rule="calm")
@@ -138,6 +141,7 @@ class Trial:
         simulator = self.simulator
         self.nemesis.stop()
         self.operator.stop()
+        self.strangers.stop()
         simulator.heal()
         simulator.note("net", "healed")
         self._wait("converge", lambda: self._not_converged(idle=False))

@@ -11,7 +11,28 @@ SCRIPTED = [name for name, mutation in MUTATIONS.items() if mutation.script is n
 SEEDED = [name for name, mutation in MUTATIONS.items() if mutation.script is None and not mutation.covered_by]
 RULES = {
     *("E1", "E2", "E3", "E4", "E5", "A1", "A2", "T1", "T2", "T3", "T4", "T5", "C1", "C2", "C3", "C4", "C5", "P1"),
-    *("L1", "L2", "L3", "L4", "V1", "V2", "R1", "R2", "M1", "M2", "M3", "M4", "M5", "D1", "D2", "K1", "K2", "K3", "S1"),
+    *(
+        "L1",
+        "L2",
+        "L3",
+        "L4",
+        "V1",
+        "V2",
+        "R1",
+        "R2",
+        "M1",
+        "M2",
+        "M3",
+        "M4",
+        "M5",
+        "M6",
+        "D1",
+        "D2",
+        "K1",
+        "K2",
+        "K3",
+        "S1",
+    ),
     *("sessions", "slip", "speed"),
 }
 

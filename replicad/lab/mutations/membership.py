@@ -172,6 +172,37 @@ def _form_without_the_rest(_original: Function) -> Function:
     return form
 
 
+# --- M6 ---------------------------------------------------------------------------------------------------------------
+
+register("ids-not-compared-at-the-door", "M6", "handshakes compare names only", "lab.simulated_process", "foreign")(
+    always("")
+)
+register("foreign-configuration-believed", "M6", "a configuration of another cluster is believed", STATE, "unproven")(
+    always(value=False)
+)
+
+
+@also("foreign-configuration-believed", STATE, "foreign")
+def _never_foreign(_original: Function) -> Function:
+    return lambda *_arguments: False
+
+
+register(
+    "id-not-kept-in-the-directory",
+    "M6",
+    "a directory does not say which cluster it belongs to",
+    "lab.simulated_ports:SimulatedPorts",
+    "keep_cluster_id",
+)(always(None))
+register(
+    "checkpoint-of-another-cluster",
+    "M6",
+    "a checkpoint is installed whatever cluster it is of",
+    "lab.virtual_files",
+    "check_owner",
+)(always(None))
+
+
 # --- what other rules cover -------------------------------------------------------------------------------------------
 
 covered(
@@ -196,3 +227,4 @@ covered(
     "two-changes-at-once",
     "an entry is proposed only when all slots below it are committed; who asked for the first change gets no answer",
 )
+covered("checkpoint-of-another-cluster", "who is believed to have slots to give is of this cluster already")
