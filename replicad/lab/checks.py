@@ -16,6 +16,8 @@
 * ``linearizable``: histories of ``ack=all`` writes and of linearizable and consistent reads.
 * ``recovery``: a start finds no damage where none was done, and all that an earlier one found or that was durable.
 * ``rot is noticed``: damage that was done is found by the next start.
+* ``apart``: no message passes between two clusters of one name, and neither has the other's directory set aside.
+* ``halt``: nothing that the simulator does may stop a node for good, data of two clusters in one included.
 * ``equal stores``: after healing all stores hold what the model holds, also one that was made to diverge.
 
 A broken one raises :class:`Violation`. Nothing here forgives: what a level does not promise is simply not asked.

@@ -107,6 +107,10 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "request-ids-not-in-checkpoint": ("equal digests",),
     "checkpoint-of-one": ("equal digests",),
     "divergence-unnoticed": ("equal stores",),
+    # Two clusters of one name: a message passes between them, or a node that mixes their data stops.
+    "ids-not-compared-at-the-door": ("apart",),
+    "foreign-configuration-believed": ("halt",),
+    "id-not-kept-in-the-directory": ("converge",),
     # What a restart finds.
     "live-records-lost": ("recovery",),
     "acceptances-lost": ("recovery",),

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicad.core.group.configuration import GENERATION_STRIDE, PROTOCOLS, Configuration, Member
+from replicad.core.group.configuration import GENERATION_STRIDE, PROTOCOLS, Configuration, Member, ids_in
 from tests.core.group.rigs import configuration_of
 
 TEXT = st.text(max_size=8)
@@ -169,3 +169,18 @@ def test_a_recovered_group_is_one_voter_of_the_next_generation():
     assert (after.mirrors, after.version, after.generation) == ((), GENERATION_STRIDE, 1)
     again = after.with_protocol("active", 10).recovered("n2", "disk-n2", 12)
     assert (again.generation, again.version, again.protocol) == (2, 2 * GENERATION_STRIDE, "active")
+
+
+def test_ids_are_encoded_once_they_are_known_and_never_change():
+    """Without them the bytes are what the release before reads; every later change carries them on."""
+    plain = Configuration.initial({"n1": "d1", "n2": "d2"})
+    assert len(msgpack.unpackb(plain.encode())) == 7
+    named = plain.with_ids("c", "i", slot=4)
+    assert (named.version, named.slot, ids_in(named.encode())) == (2, 4, ("c", "i"))
+    assert Configuration.decode(named.encode()) == named
+    assert ids_in(named.without("n2", 9).recovered("n1", "d9", 10).encode()) == ("c", "i")
+    for cluster, incarnation in (("c", "i"), ("d", "j")):
+        with pytest.raises(ValueError, match="only once"):
+            named.identified(cluster, incarnation)
+    with pytest.raises(ValueError, match="an id is no text, or empty"):
+        Configuration.decode(msgpack.packb((*msgpack.unpackb(plain.encode()), "c", "")))
