@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
-from replicad.core.model.messages import Message, Slots, decode_message
+from replicad.core.model.messages import Form, Introduce, Message, Slots, decode_message
 from replicad.lab.checks import Judge, Violation
 from replicad.lab.contact import Level, Outcome
 from replicad.lab.events import EventQueue
@@ -63,7 +63,7 @@ class Simulator:
         self.senders: dict[str, SimulatedProcess] = {}
         """Disk -> the newest process that had it."""
         self.open_doors = False
-        """Handshakes let them in: what is behind the door must keep them apart, too."""
+        """What tells of configurations gets past the handshake: the replicas themselves must not believe it."""
         self._replies = Random(f"{seed}/replies")
         self._lost_reply_ppm = swarm.load.lost_reply_ppm
 
@@ -123,15 +123,15 @@ class Simulator:
         process = node.process
         if process is None:
             return
+        message = decode_message(data)
         apart = (card.disk in self.strange_disks) != node.strange
-        if not (apart and self.open_doors):
+        if not (apart and self.open_doors and isinstance(message, (Introduce, Form))):
             judged = process.refuses(card) or self._refused_by(card, process)
             if judged:
                 self.count("refused at the door")
                 return
             if apart:
                 raise Violation("apart", f"{node.name} takes a message of another cluster's {source}: {card}")
-        message = decode_message(data)
         self.transcript.message(self.queue.now, source, DELIVERED, node.name, message, data)
         self.count(type(message).__name__)
         process.post(process.deliver, source, card, message)

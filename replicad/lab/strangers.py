@@ -4,8 +4,9 @@ Before such a run begins, an earlier cluster has lived: it formed, took writes, 
 than the present one will. At random times one of its nodes, or a node that was put on a directory it left behind, runs
 where a node of the present cluster is looked for. Whatever it says and hears, neither may change anything in the other.
 
-In some runs the earlier cluster is older than ids are. In some the handshake lets the stranger in (``open_doors``): the
-replicas themselves must tell what it says from what their own group says.
+In some runs the earlier cluster is older than ids are. In some the handshake lets through what tells of configurations
+(``open_doors``): the replicas themselves must not believe it. Slots are not let through: who is asked for them is asked
+by name, and only the handshake knows who answers.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ CHANGES = 4
 PATIENCE_US = 20_000_000
 STAY_US = (100_000, 3_000_000)
 OPEN_DOORS, NAMELESS = 0.3, 0.6
-"""Below the first share the stranger gets past the handshake; between the two it comes from a cluster without an id."""
+"""Below the first share configurations get past the handshake; up to the second one the strangers know no id."""
 
 
 class EarlierCluster(Simulator):
