@@ -501,3 +501,37 @@ def test_the_other_checks_can_fail():
     assert ratchet_faults({"a": 600}, {"a": 600}) == []
     assert ratchet_faults({"a": 600}, {"a": 700}) == ["a: lower or remove its exception"]
     assert ratchet_faults({}, {"a": 700}) == ["a: lower or remove its exception"]
+
+
+PROTOCOL_WORDS = {
+    *("epoch", "ballot", "slot", "index", "role", "disk", "disk_id", "committed", "applied", "applied_slot"),
+    *("promised", "matched", "highest", "view", "lease"),
+}
+"""What a comparison of is a decision of the protocol: those are made in the core."""
+
+
+def compared(tree):
+    """Yield ``(line, words)`` of comparisons (but ``is``) that have one of the protocol's words as an operand."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Compare) or all(isinstance(op, ast.Is | ast.IsNot) for op in node.ops):
+            continue
+        operands = [part for side in (node.left, *node.comparators) for part in (getattr(side, "elts", None) or [side])]
+        words = {getattr(part, "attr", getattr(part, "id", "")) for part in operands} & PROTOCOL_WORDS
+        if words:
+            yield node.lineno, sorted(words)
+
+
+def test_a_shell_decides_nothing_of_the_protocol():
+    """No file of ``node/`` compares epochs, ballots, slots, indexes, roles or disk ids."""
+    shell = sorted((ROOT / "replicad" / "node").glob("*.py"))
+    assert len(shell) > 20
+    found = [
+        f"{path.name} line {line}: {words}" for path in shell for line, words in compared(ast.parse(path.read_text()))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("code", ["state.epoch < 3", "(a.slot, 1) == b", "role == 'follower'", "x if slot > y else 1"])
+def test_such_a_comparison_is_found(code):
+    """In any form that a syntax tree shows."""
+    assert list(compared(ast.parse(code)))

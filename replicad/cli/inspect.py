@@ -231,7 +231,7 @@ def _print_checkpoint(about: dict[str, Any], *, verify: bool) -> None:
 
 def _configuration(data: object) -> dict[str, Any] | None:
     """Return a configuration's content for people; None before its first change."""
-    from replicad.core.group.configuration import Configuration
+    from replicad.core.model.configuration import Configuration
 
     return asdict(Configuration.decode(data)) if isinstance(data, bytes) and data else None
 

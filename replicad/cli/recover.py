@@ -31,8 +31,8 @@ from replicad.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from replicad.core.cluster.disaster_recovery import Plan, Witness
     from replicad.node.identity import Identity
-    from replicad.node.recovery_plan import Plan, Witness
     from replicad.node.settings import Settings
     from replicad.node.survivor import Survivor
 
@@ -87,8 +87,9 @@ def recover(
 
     Exit codes: 0 done (or shown), 1 refused or not confirmed, 2 it cannot be tried like this.
     """
+    from replicad.core.cluster.disaster_recovery import recovered
+    from replicad.node.disaster_recovery import write_configurations
     from replicad.node.identity import DirectoryError
-    from replicad.node.recovery_plan import recovered, write_configurations
 
     settings = _settings(config, node)
     if consent is not None and consent != settings.cluster:
@@ -112,7 +113,9 @@ def recover(
                 _confirm(settings.cluster)
             configurations = recovered(survivor, chosen)
             if not dry_run:
-                write_configurations(settings, survivor.identity, configurations)
+                write_configurations(
+                    settings, survivor.identity, {name: found.encode() for name, found in configurations.items()}
+                )
     except DirectoryError as error:
         raise Failure(str(error), EXIT_NO) from error
     except OSError as error:
@@ -156,8 +159,8 @@ def _locked(data: Path) -> Iterator[None]:
 
 def _look(settings: Settings, others: Sequence[Path]) -> tuple[Survivor, list[Witness]]:
     """Read the directories and ask the other nodes; raises DirectoryError, Failure."""
+    from replicad.core.cluster.disaster_recovery import Witness
     from replicad.node.identity import DirectoryError
-    from replicad.node.recovery_plan import Witness
     from replicad.node.settings import parse_address
     from replicad.node.survivor import read_survivor
 
@@ -192,7 +195,7 @@ def _look(settings: Settings, others: Sequence[Path]) -> tuple[Survivor, list[Wi
 
 
 def _ask(node: str, address: Address, survivor: Identity) -> Witness:
-    from replicad.node.recovery_plan import Witness
+    from replicad.core.cluster.disaster_recovery import Witness
 
     try:
         answer = ask(address, "GET", "/v1/replicad/status", seconds=ASK_SECONDS)
@@ -205,7 +208,7 @@ def _ask(node: str, address: Address, survivor: Identity) -> Witness:
 
 
 def _plans(survivor: Survivor, witnesses: Sequence[Witness]) -> list[Plan]:
-    from replicad.node.recovery_plan import make_plan
+    from replicad.core.cluster.disaster_recovery import make_plan
 
     return [make_plan(survivor, name, witnesses) for name in sorted(survivor.groups, key=_order)]
 
@@ -216,7 +219,7 @@ def _order(name: str) -> tuple[bool, bool, str]:
 
 def _choose(plans: Sequence[Plan], group: str, *, all_groups: bool, where: Path) -> list[Plan]:
     """Return the plans that are meant: with ``all_groups`` those of all groups without a majority."""
-    from replicad.node.recovery_plan import Verdict
+    from replicad.core.cluster.disaster_recovery import Verdict
 
     if all_groups:
         lost = [plan for plan in plans if plan.verdict is Verdict.RECOVER]
@@ -229,7 +232,7 @@ def _choose(plans: Sequence[Plan], group: str, *, all_groups: bool, where: Path)
 
 
 def _refuse(chosen: Sequence[Plan]) -> None:
-    from replicad.node.recovery_plan import Verdict
+    from replicad.core.cluster.disaster_recovery import Verdict
 
     refused = [plan for plan in chosen if plan.verdict is not Verdict.RECOVER]
     if refused or not chosen:
@@ -263,7 +266,7 @@ def _confirm(cluster: str) -> None:
 
 
 def _show(settings: Settings, survivor: Survivor, chosen: Sequence[Plan]) -> None:
-    from replicad.node.recovery_plan import Verdict
+    from replicad.core.cluster.disaster_recovery import Verdict
 
     identity = survivor.identity
     click.echo(f"cluster {settings.cluster}, survivor {identity.node}, disk {identity.disk}, {survivor.path}")
@@ -290,7 +293,7 @@ def _show(settings: Settings, survivor: Survivor, chosen: Sequence[Plan]) -> Non
 
 def _show_left(plans: Sequence[Plan], chosen: Sequence[Plan], *, all_groups: bool) -> None:
     """Say what is not done with the other groups."""
-    from replicad.node.recovery_plan import Verdict
+    from replicad.core.cluster.disaster_recovery import Verdict
 
     left = [plan for plan in plans if plan not in chosen]
     lost = ", ".join(plan.group for plan in left if plan.verdict is Verdict.RECOVER)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
-from replicad.core.group.configuration import Configuration
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.operations import ACTIVE, REMOTE_WRITE
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from replicad.core.group.configuration import PROTOCOLS
+from replicad.core.model.configuration import PROTOCOLS
 from replicad.core.model.limits import Limits
 from replicad.core.model.operations import ACK_ALL, ACK_MAJORITY, ACK_ONE, APPLIED, DELETE, NO_CAS, PUT, REMOTE_WRITE
 from replicad.lab.clients import Request

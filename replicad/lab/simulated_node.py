@@ -15,7 +15,6 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from replicad.core.engine.ports import Opened
-from replicad.core.group.configuration import Configuration
 from replicad.core.journal.recovery import DurableState, Recovery, recover
 from replicad.core.journal.segments import LogIdentity
 from replicad.core.journal.startup import (
@@ -32,6 +31,7 @@ from replicad.core.kv.digest import MASK, to_bytes, to_int
 from replicad.core.kv.entries import decode_entry, encode_entry, make_entry
 from replicad.core.kv.machine import Machine, read_state, write_state
 from replicad.core.kv.memory_store import MemoryStore
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.errors import DamageError
 from replicad.core.model.limits import PEER_VERSION_MAX
 from replicad.lab.checks import Violation

@@ -172,6 +172,10 @@ class SimulatedPorts:
         """Write it into the directory."""
         self._act(setattr, self.node, "cluster_id", cluster_id)
 
+    def admitted(self) -> None:
+        """Write it into the directory."""
+        self._act(setattr, self.node, "lost", False)
+
     def open_links_anew(self) -> None:
         """Links here are never open for long."""
 

@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicad.core.group.configuration import Configuration
 from replicad.core.journal.records import (
     CheckpointRecord,
     EntryRecord,
@@ -19,6 +18,7 @@ from replicad.core.journal.records import (
     SlotPromiseRecord,
 )
 from replicad.core.kv.entries import decode_entry, encode_entry, make_entry
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.operations import ACTIVE, REMOTE_WRITE
 from replicad.lab.checks import Judge
 from replicad.lab.network import NetworkFaults

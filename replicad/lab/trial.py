@@ -9,7 +9,7 @@ from enum import StrEnum
 from random import Random
 from typing import NamedTuple
 
-from replicad.core.group.configuration import Configuration
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.errors import InvariantError
 from replicad.core.model.operations import APPLIED, NO_CAS, PUT
 from replicad.lab.checks import Stuck, Violation

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from replicad.core.group.configuration import ids_in
 from replicad.core.journal.checkpoints import (
     CheckpointDecoder,
     CheckpointEncoder,
@@ -21,6 +20,7 @@ from replicad.core.journal.checkpoints import (
 from replicad.core.kv.digest import StateDigest
 from replicad.core.kv.machine import read_state, write_state
 from replicad.core.kv.memory_store import MemoryStore
+from replicad.core.model.configuration import ids_in
 from replicad.core.model.errors import DamageError
 from replicad.core.model.limits import STATE_MACHINE_VERSION
 

@@ -22,8 +22,8 @@ from replicad.core.cluster.definitions import (
     group_key,
     node_key,
 )
-from replicad.core.group.obstacles import Obstacle
 from replicad.core.model.errors import RequestError
+from replicad.core.model.obstacles import Obstacle
 from replicad.node.steps import POLL_SECONDS, Task
 
 if TYPE_CHECKING:

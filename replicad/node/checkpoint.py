@@ -27,6 +27,7 @@ from replicad.core.journal.checkpoints import (
     check_owner,
     write_part,
 )
+from replicad.core.journal.kept_checkpoints import KeptCheckpoints
 from replicad.core.kv.digest import StateDigest
 from replicad.core.kv.machine import write_state
 from replicad.core.model.errors import DamageError
@@ -39,8 +40,6 @@ PIN_TIMEOUT_SECONDS = 2.0
 """The node applies nothing while it waits for a pin, so a worker that takes longer is ended."""
 RESPAWN_SECONDS = (0.2, 10.0)
 """Shortest and longest pause before a worker that ended is replaced; it doubles with each that wrote nothing."""
-CHUNK_PIN_US = 10_000_000
-"""A file that was read from less than this ago is being transferred, and stays."""
 SLICE_BYTES = 32 * 1024
 SLICE_SECONDS = 0.002
 """Bytes of a checkpoint that are read at a time when it is loaded, and time after which the loop gets its turn."""
@@ -222,9 +221,7 @@ class CheckpointFiles:
         self._group = group
         self.ids: Callable[[], tuple[str, str]] = lambda: ("", "")
         """Cluster id and incarnation of the group as far as they are known: a received file must have the same."""
-        self._read_at: dict[int, int] = {}
-        self._committed = 0
-        self._receiving: tuple[int, int] | None = None
+        self._kept = KeptCheckpoints()
         self._deleting: asyncio.Future[None] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         for suffix in ("part", "in", "old"):
@@ -257,7 +254,7 @@ class CheckpointFiles:
 
     def committed(self, slot: int, now: int) -> None:
         """Note that the group committed the checkpoint at ``slot``: older files go, unless they are being sent."""
-        self._committed = max(self._committed, slot)
+        self._kept.commit(slot)
         self.sweep(now)
 
     def sweep(self, now: int) -> None:
@@ -265,11 +262,9 @@ class CheckpointFiles:
 
         They lose their names at once, and the disk space in a thread.
         """
-        for slot, path in self._paths("ckpt").items():
-            read_at = self._read_at.get(slot)
-            if slot < self._committed and (read_at is None or now - read_at >= CHUNK_PIN_US):
-                self._read_at.pop(slot, None)
-                self._set_aside(path)
+        paths = self._paths("ckpt")
+        for slot in self._kept.removable(paths, now):
+            self._set_aside(paths[slot])
         self._delete_old()
 
     def _set_aside(self, path: Path) -> None:
@@ -296,7 +291,7 @@ class CheckpointFiles:
                 data = os.pread(file.fileno(), size, offset)
         except FileNotFoundError:
             return 0, b""
-        self._read_at[slot] = now
+        self._kept.read(slot, now)
         return total, data
 
     # --- receiving ---
@@ -306,12 +301,11 @@ class CheckpointFiles:
         for path in self._paths("in").values():
             path.unlink(missing_ok=True)
         self.path(slot, "in").write_bytes(b"")
-        self._receiving = slot, 0
+        self._kept.begin(slot)
 
     def write(self, slot: int, offset: int, data: bytes) -> None:
         """Write received bytes at the end; raises DamageError if they do not follow, StoreFullError if no space."""
-        if self._receiving != (slot, offset):
-            raise DamageError(f"bytes at {offset} of the checkpoint at {slot} do not follow what was received")
+        self._kept.expect(slot, offset)
         try:
             with self.path(slot, "in").open("ab", buffering=0) as file:
                 file.write(data)
@@ -319,7 +313,7 @@ class CheckpointFiles:
             if error.errno == errno.ENOSPC:
                 raise StoreFullError(f"no space to receive the checkpoint at slot {slot}") from error
             raise
-        self._receiving = slot, offset + len(data)
+        self._kept.receive(slot, offset, len(data))
 
     async def install(self, slot: int, store: LmdbStore, digest: bytes = b"") -> CheckpointHeader:
         """Verify the received file at ``slot``, replace the store's content by it, and keep the file.
@@ -331,7 +325,7 @@ class CheckpointFiles:
         must reload afterwards.
         """
         path = self.path(slot, "in")
-        self._receiving = None
+        self._kept.end()
         try:
             for _ in _paced(self._verify_slices(path, slot, digest)):
                 await asyncio.sleep(0)
@@ -339,7 +333,7 @@ class CheckpointFiles:
             # In a thread: it waits for the disk, and only that, for as long as the file is large.
             header = await asyncio.to_thread(self._keep, path, slot)
             # A replica that rebuilds itself may be given an older one than was committed here: that file must stay.
-            self._committed = min(self._committed, slot)
+            self._kept.install(slot)
             for _ in _paced(_load_slices(self.path(slot), store)):
                 await asyncio.sleep(0)
         except DamageError:

@@ -35,8 +35,7 @@ from queue import SimpleQueue
 import lmdb
 import msgpack
 
-from replicad.core.group.configuration import ids_in
-from replicad.core.journal.checkpoints import CheckpointDecoder, CheckpointEncoder, CheckpointHeader
+from replicad.core.journal.checkpoints import CheckpointDecoder, CheckpointEncoder, CheckpointHeader, header_of
 from replicad.core.kv.digest import StateDigest
 from replicad.core.kv.machine import read_state
 from replicad.core.model.errors import DamageError
@@ -139,12 +138,11 @@ class Worker:
             self._environment = StoreEnvironment(self._store, map_size=self._map_size, readonly=True)
         with ExitStack() as on_error:
             view = on_error.enter_context(self._environment.view(group))
-            applied, index, digest, configuration = read_state(view)
-            if applied != slot:
-                raise PinError(f"the store is at slot {applied}, not {slot}")
-            ids = ids_in(configuration)
+            try:
+                header = header_of(read_state(view), cluster, group, slot, machine_version)
+            except ValueError as error:
+                raise PinError(str(error)) from error
             on_error.pop_all()
-        header = CheckpointHeader(machine_version, cluster, group, slot, index, digest, configuration, *ids)
         return Job(number, header, view)
 
     # --- the writing thread ---

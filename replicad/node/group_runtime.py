@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from replicad.core.cluster.definitions import ACKS
+from replicad.core.engine import status
 from replicad.core.engine.writes import Done
 from replicad.core.kv.entries import Entry, decode_entry
 from replicad.core.model.errors import RequestError
 from replicad.core.model.operations import ACK_ALL, NO_CAS, Result
-from replicad.node import group_status
 from replicad.node.ports import settle
 
 if TYPE_CHECKING:
@@ -194,11 +194,15 @@ class GroupRuntime:
 
     def missing(self) -> list[str]:
         """Return, in words, what keeps this group from serving here; empty when it is ready."""
-        return group_status.missing(self)
+        reasons = status.missing(self.group)
+        if reasons:
+            refusals = self.node.transport.refusals()
+            reasons += [f"group {self.name}: there is no link to {peer}: {why}" for peer, why in refusals.items()]
+        return reasons
 
     def status(self) -> dict[str, object]:
         """Return the group's part of ``/v1/replicad/status``."""
-        return group_status.status(self)
+        return {**status.status(self.group), "missing": self.missing()}
 
 
 def _settle(future: asyncio.Future[Result], outcome: Result | RequestError) -> None:

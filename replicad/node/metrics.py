@@ -153,7 +153,8 @@ class Metrics:
     def set_role(self, group: str, role: str) -> None:
         """Set the role gauges of one group."""
         for name in ROLES:
-            self.role.labels(group, name).set(name == role)
+            self.role.labels(group, name).set(0)
+        self.role.labels(group, role).set(1)
 
     def forget_group(self, group: str) -> None:
         """Show nothing more of a group that this node has closed."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from replicad.core.group.executor import Execution
     from replicad.node.runtime import NodeRuntime
     from replicad.node.tallies import Tally
 
@@ -22,7 +21,7 @@ class MetricsObserver:
     def fed(self, group: str, slots: Sequence[tuple[int, bytes]]) -> None:
         """Nothing is measured of slots that wait to be applied."""
 
-    def executed(self, group: str, first: int, execution: Execution) -> None:
+    def executed(self, group: str, first: int, execution: object) -> None:
         """Nothing is measured of a run."""
 
     def batch(self, group: str, operations: int) -> None:
@@ -53,8 +52,6 @@ class MetricsObserver:
         """Count and log a change of role; what the cluster knows of the group may be out of date."""
         self.node.metrics.role_changes.labels(group, role).inc()
         self.node.log.info("role", group=group, role=role, epoch=epoch)
-        if role == "follower":
-            self.node.note_member()
 
     def closed(self, group: str) -> None:
         """Forget a group that was dropped here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicad.core.engine.ports import Opened
+from replicad.core.journal.checkpoints import check_committed
 from replicad.core.journal.recovery import DurableState
 from replicad.core.journal.startup import GroupFound, GroupStart, Source, StoreFound, judge_group, unusable
 from replicad.core.kv.machine import Machine
@@ -136,5 +137,4 @@ def _clear(store: LmdbStore) -> None:
 
 def _load(files: CheckpointFiles, checkpoint: CheckpointRecord, store: LmdbStore) -> None:
     header = files.load(checkpoint.slot, store)
-    if (header.slot, header.digest) != (checkpoint.slot, checkpoint.digest):
-        raise DamageError(f"it is not the checkpoint that the group committed, but one of slot {header.slot}")
+    check_committed(header, checkpoint)

@@ -104,6 +104,10 @@ class NodePorts:
         """Dial every peer again."""
         self.node.transport.dial_again()
 
+    def admitted(self) -> None:
+        """Note it in identity.json."""
+        self.node.note_member()
+
     def distrust(self, group: str) -> None:  # noqa: ARG002 - the environment is trusted as a whole, or not
         """Have the next start build the store anew."""
         self.node.environment.distrust()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from replicad.core.cluster.catalog import follow
 from replicad.core.cluster.definitions import META, GroupDefinition, by_preference, group_key
-from replicad.core.group.changes import ADD, DEMOTE, MOVE, PROMOTE, PROTOCOL, REMOVE
+from replicad.core.model.change_kinds import ADD, DEMOTE, MOVE, PROMOTE, PROTOCOL, REMOVE
 from replicad.core.model.errors import RequestError
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
 from replicad.core.cluster.definitions import (
@@ -19,48 +18,17 @@ from replicad.core.cluster.definitions import (
     parse_definition,
     parse_node,
 )
-from replicad.core.group.state import GroupState
+from replicad.core.cluster.holding import Holding, hold
 from replicad.core.journal.segments import FormatError
 from replicad.core.journal.startup import Action
 from replicad.core.kv.entries import decode_entry
-from replicad.core.model.errors import DamageError, InvariantError
-from replicad.core.model.operations import OPERATIONS, decode_batch
+from replicad.core.model.errors import DamageError
 from replicad.node.identity import OK, DirectoryError, Identity
-from replicad.node.offline import OfflineDirectory, OfflineGroup, read_offline
+from replicad.node.offline import OfflineDirectory, read_offline
 from replicad.node.segment_files import segment_path
 
 if TYPE_CHECKING:
-    from replicad.core.group.configuration import Configuration
-    from replicad.core.journal.recovery import DurableState
     from replicad.core.model.limits import Limits
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """What a directory holds of one group.
-
-    ``configuration`` is the newest one known to be committed (None: the group never formed here), ``voter`` whether
-    the disk has a vote in it. Slots up to ``committed`` are committed, those up to ``highest`` accepted, the last one
-    at ``ballot`` ((0, 0): none is). ``index`` is that of the last operation up to there. ``logged``: how far the
-    message log alone bears witness. ``fault``: why a group cannot go on from this ("": it can).
-    """
-
-    id: str
-    name: str
-    configuration: Configuration | None
-    voter: bool
-    committed: int
-    highest: int
-    ballot: tuple[int, int]
-    promised: int
-    index: int
-    logged: int
-    fault: str = ""
-
-    @property
-    def rank(self) -> tuple[int, tuple[int, int], int]:
-        """Return what of several survivors decides: committed slots, then the ballot and slot accepted last."""
-        return self.committed, self.ballot, self.highest
 
 
 @dataclass(slots=True)
@@ -136,7 +104,7 @@ def _read(directory: OfflineDirectory, identity: Identity, limits: Limits) -> Su
     groups = {}
     for group, found in directory.groups.items():
         name = known.names.get(group, group)
-        groups[name] = _holding(identity, group, name, found, limits)
+        groups[name] = hold((identity.node, identity.disk), (group, name), found, limits)
     # A process that died right after its disk was re-admitted has not noted that yet: the log says whether it was.
     if identity.state != OK and not any(holding.voter for holding in groups.values()):
         raise DirectoryError(_never_voted(directory.path, identity))
@@ -169,62 +137,3 @@ def _parsed(key: bytes, prefix: bytes, entry: bytes) -> GroupDefinition | NodeEn
         return parse_definition(name, value) if prefix == GROUP_PREFIX else parse_node(name, value)
     except (ValueError, DamageError):
         return None
-
-
-# --- one group ------------------------------------------------------------------------------------------------------
-
-
-def _holding(identity: Identity, group: str, name: str, found: OfflineGroup, limits: Limits) -> Holding:
-    """Put log and state together as a replica does when it starts."""
-    durable, start = found.durable, found.start
-    durable.committed = start.committed
-    state = GroupState(
-        node=identity.node,
-        disk=identity.disk,
-        boot=0,
-        members=(identity.node,),
-        limits=limits,
-        durable=durable,
-        applied=start.applied,
-        digest=b"",
-        configuration=found.configuration,
-        lost=False,
-        rebuild=False,
-        random=Random(0),  # nothing is drawn
-        now=0,
-    )
-    try:
-        state.adopt_logged_configuration()
-    except InvariantError as error:
-        raise DamageError(f"group {name}: {error}") from error
-    log = state.log
-    last = durable.entries.get(log.highest) if log.highest > log.committed else None
-    return Holding(
-        id=group,
-        name=name,
-        configuration=state.configuration,
-        voter=state.is_voter(),
-        committed=log.committed,
-        highest=log.highest,
-        ballot=(last.epoch, last.round) if last is not None else (0, 0),
-        promised=state.promised,
-        index=found.index + _operations(durable, start.applied, log.highest),
-        logged=start.logged,
-        fault=start.lacking,
-    )
-
-
-def _operations(durable: DurableState, above: int, highest: int) -> int:
-    """Return how many operations the slots above one hold: each takes an index."""
-    count = 0
-    for slot in range(above + 1, highest + 1):
-        entry = durable.entries.get(slot)
-        if entry is None:
-            continue
-        try:
-            kind, payload = decode_batch(entry.value)
-        except ValueError as error:
-            raise DamageError(f"slot {slot} holds no batch: {error}") from error
-        if kind == OPERATIONS and isinstance(payload, tuple):
-            count += len(payload)
-    return count

@@ -9,8 +9,8 @@ import pytest
 
 from replicad.cli import locks
 from replicad.cli import recover as recovering
-from replicad.core.group.configuration import Configuration
 from replicad.core.journal.records import CheckpointRecord, EntryRecord, FormationRecord, PromiseRecord, WatermarkRecord
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.operations import CONFIGURATION, encode_batch
 from replicad.node.identity import LOST, DataDirectory
 from replicad.node.settings import load

@@ -6,7 +6,7 @@ import base64
 import pytest
 
 from replicad.client import Client, ClientError, Connection, UnknownOutcomeError
-from replicad.core.group.configuration import PROTOCOLS
+from replicad.core.model.configuration import PROTOCOLS
 from replicad.core.model.operations import PUT
 from tests.native.cluster import NativeCluster, running
 from tests.node.cluster import until

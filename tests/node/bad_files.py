@@ -16,11 +16,11 @@ from zlib import crc32
 
 import msgpack
 
-from replicad.core.group.configuration import Configuration
 from replicad.core.journal.checkpoints import CheckpointEncoder, CheckpointHeader
 from replicad.core.journal.records import CheckpointRecord, EntryRecord, FormationRecord, PromiseRecord, WatermarkRecord
 from replicad.core.journal.segments import HEADER_BYTES, MAGIC
 from replicad.core.kv.machine import Machine
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.limits import STATE_MACHINE_VERSION
 from replicad.node.identity import DataDirectory, _check, machine_boot_id
 from replicad.node.lmdb_store import LmdbStore, StoreEnvironment

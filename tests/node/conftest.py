@@ -2,7 +2,7 @@
 
 import pytest
 
-from replicad.core.group.configuration import PROTOCOLS
+from replicad.core.model.configuration import PROTOCOLS
 from tests.node.cluster import Cluster
 
 

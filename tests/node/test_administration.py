@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from replicad.core.cluster.definitions import GroupDefinition, parse_definition
-from replicad.core.group.configuration import Configuration
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.errors import RequestError
 from replicad.core.model.limits import Limits
 from replicad.core.model.refusals import Refusal, RefusalCode

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from replicad.core.journal.kept_checkpoints import PIN_US
 from replicad.core.kv.machine import Machine
 from replicad.core.model.errors import DamageError
 from replicad.node import checkpoint
-from replicad.node.checkpoint import CHUNK_PIN_US, Checkpointer, CheckpointError, CheckpointFiles, read_header
+from replicad.node.checkpoint import Checkpointer, CheckpointError, CheckpointFiles, read_header
 from replicad.node.checkpoint_worker import NICENESS
 from replicad.node.inspect_store import (
     checkpoint_paths,
@@ -327,11 +328,11 @@ async def test_older_files_go_unless_they_are_being_sent(written):
     assert files.read_chunk(60, 5, 5, now=1000) == (15, b"being")
     files.committed(100, now=2000)
     assert files.slots() == [100, 60]
-    files.sweep(now=1000 + CHUNK_PIN_US)
+    files.sweep(now=1000 + PIN_US)
     assert files.slots() == [100]
     assert files.read_chunk(60, 0, 5, now=0) == (0, b"")
     await files.deleted()
-    files.sweep(now=1000 + CHUNK_PIN_US)
+    files.sweep(now=1000 + PIN_US)
     await files.deleted()
     assert [path.name for path in (written.path / "checkpoints").iterdir()] == ["default-100.ckpt"]
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from replicad.core.group.configuration import PROTOCOLS
+from replicad.core.model.configuration import PROTOCOLS
 from replicad.node.identity import read_identity
 from tests.node.cluster import Cluster, running, until
 from tests.node.load import Load, verify

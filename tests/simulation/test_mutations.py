@@ -77,7 +77,7 @@ def crashes(*_arguments, **_named):
 def test_what_another_check_or_none_notices_does_not_count(monkeypatch, make, otherwise):
     """A mutation that ends in some exception, or in the check of another rule, is missed, and the report says how."""
     monkeypatch.setitem(
-        MUTATIONS, "x", Mutation("x", "slip", "x", [Patch("core.group.configuration:Configuration", "majority", make)])
+        MUTATIONS, "x", Mutation("x", "slip", "x", [Patch("core.model.configuration:Configuration", "majority", make)])
     )
     monkeypatch.setitem(NOTICED_BY, "x", ("acknowledged",))
     result = try_mutation("x", 1, 1, 3)

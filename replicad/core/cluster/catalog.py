@@ -26,7 +26,7 @@ from replicad.core.cluster.definitions import (
 )
 
 if TYPE_CHECKING:
-    from replicad.core.group.configuration import Configuration
+    from replicad.core.model.configuration import Configuration
 
 
 class Wish(NamedTuple):

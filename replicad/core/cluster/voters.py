@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from replicad.core.group.changes import DEMOTE, PROMOTE, REMOVE
+from replicad.core.model.change_kinds import DEMOTE, PROMOTE, REMOVE
 
 VOTERS_MAX = 5
 

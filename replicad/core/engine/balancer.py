@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicad.core.cluster.definitions import DEFAULT, META, by_preference
-from replicad.core.group.changes import MOVE
+from replicad.core.model.change_kinds import MOVE
 from replicad.core.model.errors import RequestError
 
 if TYPE_CHECKING:

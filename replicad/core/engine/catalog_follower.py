@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from replicad.core.cluster.catalog import Catalog, Drop, Forget, Open, OpenGroup, Wish
 from replicad.core.cluster.definitions import META, GroupDefinition
-from replicad.core.group.changes import ADD, REMOVE
 from replicad.core.kv.entries import decode_entry
+from replicad.core.model.change_kinds import ADD, REMOVE
 from replicad.core.model.errors import DamageError, RequestError
 from replicad.core.model.operations import ACK_ALL, PUT
 

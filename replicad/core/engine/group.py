@@ -303,4 +303,6 @@ class Group:
         if role != self.seen_role:
             self.seen_role = role
             self.observer.role(self.name, role, self.replica.epoch)
+            if role == Role.FOLLOWER:
+                self.engine.ports.admitted()
             self.engine.follower.wake()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from replicad.core.cluster.definitions import META
 from replicad.core.cluster.voters import Standing, next_change
-from replicad.core.group.changes import DEMOTE, PROMOTE
+from replicad.core.model.change_kinds import DEMOTE, PROMOTE
 from replicad.core.model.errors import RequestError
 
 if TYPE_CHECKING:

@@ -106,6 +106,9 @@ class Ports(Protocol):
     def keep_cluster_id(self, cluster_id: str) -> None:
         """Note durably, before anything else happens, which cluster the directory belongs to; say so in handshakes."""
 
+    def admitted(self) -> None:
+        """Note durably that this disk has a vote in a group: its directory is not lost any more."""
+
     def open_links_anew(self) -> None:
         """Close every link and open it again, so that both ends hear what the other says of itself by now."""
 

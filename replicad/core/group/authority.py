@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from replicad.core.model.messages import LeaseRecall
 
 if TYPE_CHECKING:
-    from replicad.core.group.configuration import Configuration
     from replicad.core.group.state import GroupState
+    from replicad.core.model.configuration import Configuration
     from replicad.core.model.messages import HeartbeatAck, LeaseReturn
 
 ROUNDS_KEPT = 64

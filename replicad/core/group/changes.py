@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from replicad.core.group.configuration import PROTOCOLS, Configuration
+from replicad.core.model.change_kinds import ADD, DEMOTE, MOVE, PROMOTE, PROTOCOL, REMOVE
+from replicad.core.model.configuration import PROTOCOLS, Configuration
 from replicad.core.model.messages import ChangeAnswer, ChangeOutcome, ChangeRequest
 from replicad.core.model.older_refusals import from_sentence
 from replicad.core.model.refusals import Refusal, RefusalCode, from_wire
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
     from replicad.core.group.office import Office
     from replicad.core.group.state import GroupState
 
-ADD = "add"
-PROMOTE = "promote"
-DEMOTE = "demote"
-REMOVE = "remove"
-PROTOCOL = "protocol"
-MOVE = "move"
 KINDS = (ADD, PROMOTE, DEMOTE, REMOVE, PROTOCOL, MOVE)
 """Kinds of change: the argument is a node's name, for PROTOCOL the protocol's."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicad.core.group.configuration import GENERATION_STRIDE, Configuration
-from replicad.core.group.obstacles import NO_VOTER, NOT_ADDED, OWN_LOSS, Obstacle
 from replicad.core.group.state import Role
 from replicad.core.journal.records import FormationRecord
 from replicad.core.model.cluster_id import CLUSTER_ID_SINCE
+from replicad.core.model.configuration import GENERATION_STRIDE, Configuration
 from replicad.core.model.messages import Form, Introduce, MirrorHeartbeat, Welcome
+from replicad.core.model.obstacles import NO_VOTER, NOT_ADDED, OWN_LOSS, Obstacle
 from replicad.core.model.operations import CONFIGURATION, encode_batch
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from replicad.core.group.acceptor import Acceptor
 from replicad.core.group.catch_up import CatchUp
 from replicad.core.group.changes import ChangeDesk, ChangeRequests
 from replicad.core.group.checkpoints import Checkpoints, Digests
-from replicad.core.group.configuration import Configuration
 from replicad.core.group.contact import Contact
 from replicad.core.group.dispatch import dispatch
 from replicad.core.group.election import Election
@@ -21,6 +20,7 @@ from replicad.core.group.tenure import Tenure
 from replicad.core.journal.records import CheckpointRecord
 from replicad.core.model import messages as m
 from replicad.core.model.cluster_id import Naming
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.errors import check
 from replicad.core.model.operations import REMOTE_WRITE
 

@@ -6,7 +6,6 @@ from collections import deque
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from replicad.core.group.configuration import Configuration
 from replicad.core.group.effects import EVERYONE, Effects
 from replicad.core.group.log import SlotLog, batch_kind
 from replicad.core.journal.records import (
@@ -17,6 +16,7 @@ from replicad.core.journal.records import (
     WatermarkRecord,
 )
 from replicad.core.model.cluster_id import Naming
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.errors import check
 from replicad.core.model.limits import STATE_MACHINE_VERSION
 from replicad.core.model.operations import CONFIGURATION, REMOTE_WRITE, decode_batch

@@ -25,6 +25,8 @@ from zlib import crc32
 
 import msgpack
 
+from replicad.core.journal.records import CheckpointRecord
+from replicad.core.model.configuration import ids_in
 from replicad.core.model.errors import DamageError, check
 
 MAGIC = b"replicad checkpoint\n"
@@ -103,6 +105,22 @@ def check_owner(header: CheckpointHeader, cluster: str, group: str, slot: int, i
     for what, there, here in zip(("cluster", "incarnation"), (header.cluster_id, header.incarnation), ids, strict=True):
         if there and here and there != here:
             raise DamageError(f"it is of the {what} {there}, and the group here of {here}")
+
+
+def check_committed(header: CheckpointHeader, committed: CheckpointRecord) -> None:
+    """Raise DamageError unless a file is the checkpoint that the group committed, as the log says."""
+    if (header.slot, header.digest) != (committed.slot, committed.digest):
+        raise DamageError(f"it is not the checkpoint that the group committed, but one of slot {header.slot}")
+
+
+def header_of(
+    state: tuple[int, int, bytes, bytes], cluster: str, group: str, slot: int, version: int
+) -> CheckpointHeader:
+    """Return the header of a state ``(slot, index, digest, configuration)``; ValueError if it is at another slot."""
+    applied, index, digest, configuration = state
+    if applied != slot:
+        raise ValueError(f"the store is at slot {applied}, not {slot}")
+    return CheckpointHeader(version, cluster, group, slot, index, digest, configuration, *ids_in(configuration))
 
 
 class Source(Protocol):

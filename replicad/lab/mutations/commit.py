@@ -27,7 +27,7 @@ register("majority-ignored", "C1", "the view alone commits", OFFICE, "majority_m
     "majority-off-by-one",
     "C1",
     "half of the members are a majority",
-    "core.group.configuration:Configuration",
+    "core.model.configuration:Configuration",
     "majority",
 )
 def _majority_off_by_one(original: Function) -> Function:

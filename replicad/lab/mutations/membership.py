@@ -93,7 +93,7 @@ register(
     "empty-disk-votes",
     "M4",
     "a new disk votes in its predecessor's name at once",
-    "core.group.configuration:Configuration",
+    "core.model.configuration:Configuration",
     "holds",
 )
 def _empty_disk_votes(_original: Function) -> Function:
@@ -164,7 +164,7 @@ def _two_empty_nodes_form(_original: Function) -> Function:
 @also("two-empty-nodes-form", MEMBERSHIP, "_form")
 def _form_without_the_rest(_original: Function) -> Function:
     def form(self: Any) -> None:
-        from replicad.core.group.configuration import Configuration  # noqa: PLC0415
+        from replicad.core.model.configuration import Configuration  # noqa: PLC0415
 
         known = {name: said.disk for name, said in self.introductions.items()} | {self.state.node: self.state.disk}
         self._record(Configuration.initial({name: known.get(name, "?") for name in self.state.initial_members}))

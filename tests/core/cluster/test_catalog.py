@@ -11,7 +11,7 @@ from replicad.core.cluster.definitions import (
     group_key,
     node_key,
 )
-from replicad.core.group.configuration import Configuration
+from replicad.core.model.configuration import Configuration
 
 NODES = ("n1", "n2", "n3")
 DEFAULT = GroupDefinition("default", "default", NODES, NODES)

@@ -13,7 +13,7 @@ from replicad.core.cluster.definitions import (
     parse_definition,
     parse_node,
 )
-from replicad.core.group.configuration import Configuration
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.limits import Limits
 
 ORDERS = GroupDefinition("orders", "orders.1", ("n1", "n2"), ("n1", "n2"))

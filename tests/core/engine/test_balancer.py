@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 from replicad.core.cluster.definitions import GroupDefinition
 from replicad.core.engine.balancer import OFFICE_US, Balancer
-from replicad.core.group.configuration import Configuration
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.limits import Limits
 
 NODES = ("n1", "n2", "n3")

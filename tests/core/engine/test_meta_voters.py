@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from replicad.core.cluster.voters import Standing, next_change
 from replicad.core.engine.meta_voters import FIT_US, SURPLUS_US, MetaVoters
-from replicad.core.group.configuration import Configuration
+from replicad.core.model.configuration import Configuration
 
 
 def change(voters, fit="", *, silent="", leaving="", removed="", fixed=False):

@@ -2,7 +2,6 @@
 
 from random import Random
 
-from replicad.core.group.configuration import Configuration
 from replicad.core.group.effects import EVERYONE
 from replicad.core.group.executor import Execution
 from replicad.core.group.replica import Replica
@@ -10,6 +9,7 @@ from replicad.core.group.state import GroupState
 from replicad.core.journal.records import EntryRecord
 from replicad.core.journal.recovery import DurableState
 from replicad.core.model import messages as m
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.ids import make_epoch
 from replicad.core.model.limits import Limits
 from replicad.core.model.operations import (

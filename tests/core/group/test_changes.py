@@ -3,9 +3,9 @@
 import pytest
 
 from replicad.core.group.changes import HEARD_HEARTBEATS, MIRRORS_MAX, WAITING_MAX
-from replicad.core.group.configuration import GENERATION_STRIDE, Configuration
 from replicad.core.journal.records import FormationRecord
 from replicad.core.model import messages as m
+from replicad.core.model.configuration import GENERATION_STRIDE, Configuration
 from replicad.core.model.operations import CONFIGURATION, decode_batch, encode_batch
 from replicad.core.model.refusals import Refusal, RefusalCode
 from tests.core.group.rigs import (

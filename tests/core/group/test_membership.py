@@ -1,9 +1,9 @@
 import pytest
 
-from replicad.core.group.configuration import Configuration
 from replicad.core.group.membership import FRESH_HEARTBEATS, STRANGERS_HEARTBEATS
 from replicad.core.journal.records import FormationRecord
 from replicad.core.model import messages as m
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.operations import CONFIGURATION, decode_batch
 from tests.core.group.rigs import (
     HEARTBEAT,

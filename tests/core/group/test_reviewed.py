@@ -2,11 +2,11 @@
 
 import pytest
 
-from replicad.core.group.configuration import Configuration
 from replicad.core.group.log import SlotLog
 from replicad.core.journal.records import EntryRecord, FormationRecord, WatermarkRecord
 from replicad.core.journal.recovery import DurableState
 from replicad.core.model import messages as m
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.operations import ACK_ONE, ACTIVE, CONFIGURATION, encode_batch
 from replicad.lab.scenario import play
 from tests.core.group.rigs import (

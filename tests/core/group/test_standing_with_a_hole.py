@@ -2,10 +2,10 @@
 
 from random import Random
 
-from replicad.core.group.configuration import Configuration
 from replicad.core.group.replica import Replica
 from replicad.core.journal.records import CheckpointRecord, EntryRecord
 from replicad.core.journal.recovery import DurableState
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.limits import Limits
 from replicad.core.model.operations import NOOP_BATCH
 

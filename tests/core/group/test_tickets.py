@@ -2,10 +2,10 @@
 
 import pytest
 
-from replicad.core.group.configuration import Configuration
 from replicad.core.group.log import value_digest
 from replicad.core.group.tickets import PATIENCE_HEARTBEATS
 from replicad.core.model import messages as m
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.limits import Limits
 from replicad.core.model.operations import (
     ACK_MAJORITY,

@@ -1,30 +1,49 @@
 """A group whose majority of disks is lost for good goes on from what one survivor holds: the judgement, and the deed.
 
-The survivor becomes the only voter of a new generation (``Configuration.recovered``). Whatever the lost majority had
+Pure: whoever reads directories and asks nodes hands over what was found. The survivor becomes the only voter of a new
+generation (``Configuration.recovered``). Whatever the lost majority had
 committed without this disk is gone, so this is refused wherever something better can be done.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from replicad.core.group.configuration import Configuration
-from replicad.core.journal.records import FormationRecord
-from replicad.core.model.errors import DamageError
-from replicad.node.identity import DirectoryError, machine_boot_id
-from replicad.node.wal import Callbacks, MessageLog
+from replicad.core.model.configuration import Configuration
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from replicad.core.cluster.holding import Holding
 
-    from replicad.core.journal.records import Record
-    from replicad.node.identity import Identity
-    from replicad.node.settings import Settings
-    from replicad.node.survivor import Holding, Survivor
+
+class Owner(Protocol):
+    """Whose a data directory is."""
+
+    @property
+    def node(self) -> str:
+        """Name of the node."""
+
+    @property
+    def disk(self) -> str:
+        """Its disk id."""
+
+
+class Survivor(Protocol):
+    """A data directory that holds something of the groups in question."""
+
+    @property
+    def path(self) -> object:
+        """Where it is."""
+
+    @property
+    def identity(self) -> Owner:
+        """Whose it is."""
+
+    @property
+    def groups(self) -> Mapping[str, Holding]:
+        """What it holds, by the groups' names."""
 
 
 class Verdict(StrEnum):
@@ -291,51 +310,3 @@ def recovered(survivor: Survivor, plans: Sequence[Plan]) -> dict[str, Configurat
             raise ValueError(f"group {plan.group} is not to be recovered: {plan.reason}")
         found[plan.holding.id] = configuration.recovered(identity.node, identity.disk, plan.holding.logged)
     return found
-
-
-def write_configurations(settings: Settings, identity: Identity, configurations: Mapping[str, Configuration]) -> None:
-    """Append the configurations to the node's message log, durably; whoever calls holds the directory's lock.
-
-    Raises DirectoryError if the log cannot be opened or written; then some of them may hold, and some not.
-    """
-    records: list[tuple[str, Record]] = [
-        (group, FormationRecord(configuration.encode())) for group, configuration in configurations.items()
-    ]
-    try:
-        asyncio.run(_append(settings.data, settings, identity, records))
-    except (DamageError, OSError) as error:
-        raise DirectoryError(f"the message log in {settings.data} could not be written: {error}") from error
-
-
-async def _append(
-    directory: Path, settings: Settings, identity: Identity, records: Sequence[tuple[str, Record]]
-) -> None:
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def durable(_: int) -> None:
-        if not done.done():
-            done.set_result(None)
-
-    def failed(reason: str) -> None:
-        if not done.done():
-            done.set_exception(OSError(reason))
-
-    def full(is_full: bool) -> None:
-        if is_full:
-            failed("the disk is full")
-
-    log = MessageLog(
-        directory,
-        identity.log,
-        rebooted=identity.machine_boot != machine_boot_id(),
-        started_before=True,
-        segment_bytes=settings.process.segment_bytes,
-        reserve_bytes=settings.process.reserve_bytes,
-    )
-    log.start(loop, Callbacks(durable, failed, full))
-    try:
-        log.append(records, 1, reserved=True)
-        await done
-    finally:
-        await asyncio.to_thread(log.close)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicad.core.group.configuration import GENERATION_STRIDE, PROTOCOLS, Configuration, Member, ids_in
+from replicad.core.model.configuration import GENERATION_STRIDE, PROTOCOLS, Configuration, Member, ids_in
 from tests.core.group.rigs import configuration_of
 
 TEXT = st.text(max_size=8)

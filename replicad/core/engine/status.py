@@ -5,26 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicad.core.cluster.definitions import META
-from replicad.core.group.obstacles import ObstacleKind
 from replicad.core.group.state import Role
-from replicad.node.clock import now_us
+from replicad.core.model.obstacles import ObstacleKind
 
 if TYPE_CHECKING:
-    from replicad.node.group_runtime import GroupRuntime
+    from replicad.core.engine.group import Group
 
 HEARD_LATELY_US = 10_000_000
 
 
-def missing(group: GroupRuntime) -> list[str]:
+def missing(group: Group) -> list[str]:
     """Return, in words, what keeps this group from serving here; empty when it is ready."""
-    reasons = _missing(group)
-    if reasons:
-        refusals = group.node.transport.refusals()
-        reasons += [f"group {group.name}: there is no link to {peer}: {why}" for peer, why in refusals.items()]
-    return reasons
-
-
-def _missing(group: GroupRuntime) -> list[str]:
     replica = group.replica
     if replica.role == Role.REMOVED:
         if group.name == META:
@@ -33,7 +24,7 @@ def _missing(group: GroupRuntime) -> list[str]:
     if replica.role == Role.UNFORMED:
         obstacles = replica.membership.obstacles()
         why = "; ".join(obstacle.sentence for obstacle in obstacles) or "the first initial member is about to form it"
-        if group.node.name not in replica.state.initial_members:
+        if group.engine.name not in replica.state.initial_members:
             return [f"group {group.name}: {why}"]
         if any(obstacle.kind is ObstacleKind.FORMED for obstacle in obstacles):
             return [f"group {group.name} exists, and this node's disk is not in it yet: {why}. {_advice(group)}"]
@@ -51,16 +42,17 @@ def _missing(group: GroupRuntime) -> list[str]:
     return []
 
 
-def _advice(group: GroupRuntime) -> str:
+def _advice(group: Group) -> str:
     replica = group.replica
     if replica.membership.stranger:
         return f"The group goes on without this node: {_addition(group)}"
     configuration = replica.state.configuration
+    now = group.engine.ports.now()
     # Who has committed more may have been re-admitted in a configuration that is not known here yet.
     disks = {
         name: said.disk
         for name, said in replica.membership.introductions.items()
-        if said.disk and said.committed <= replica.committed and now_us() - said.at < HEARD_LATELY_US
+        if said.disk and said.committed <= replica.committed and now - said.at < HEARD_LATELY_US
     }
     disks[replica.state.node] = replica.state.disk
     members = configuration.members if configuration else ()
@@ -74,21 +66,21 @@ def _advice(group: GroupRuntime) -> str:
     )
 
 
-def _addition(group: GroupRuntime) -> str:
+def _addition(group: Group) -> str:
     """Return the command that makes this node a member."""
-    command = f"replicad member add {group.node.name}"
+    command = f"replicad member add {group.engine.name}"
     if group.name != META:
         return f"{command} --group {group.name}"
-    own = group.node.settings.own
-    return f"{command} --peer {own.peer_address()} --http {own.http_address()}"
+    own = group.engine.catalog.own.entry
+    return f"{command} --peer {own.peer} --http {own.http}"
 
 
-def status(group: GroupRuntime) -> dict[str, object]:
+def status(group: Group) -> dict[str, object]:
     """Return the group's part of ``/v1/replicad/status``."""
     replica = group.replica
     state = replica.state
     return {
-        "protocol": state.configuration.protocol if state.configuration else group.definition.protocol,
+        "protocol": state.configuration.protocol if state.configuration else state.initial_protocol,
         "role": replica.role,
         "coordinator": replica.coordinator,
         "epoch": replica.epoch,
@@ -99,7 +91,7 @@ def status(group: GroupRuntime) -> dict[str, object]:
         "index": group.index,
         "digest": group.executor.machine.digest.hex(),
         "checkpoint_slot": replica.checkpoints.committed[0],
-        "lease": replica.holds_lease(now_us()),
+        "lease": replica.holds_lease(group.engine.ports.now()),
         "configuration": state.configuration.version if state.configuration else 0,
         "cluster_id": state.configuration.cluster if state.configuration else "",
         "incarnation": state.configuration.incarnation if state.configuration else "",
@@ -108,7 +100,7 @@ def status(group: GroupRuntime) -> dict[str, object]:
     }
 
 
-def _members(group: GroupRuntime) -> list[dict[str, object]]:
+def _members(group: Group) -> list[dict[str, object]]:
     replica = group.replica
     configuration = replica.state.configuration
     office = replica.office

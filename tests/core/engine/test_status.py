@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from replicad.core.group.obstacles import NOT_ADDED, Obstacle
+from replicad.core.cluster.definitions import NodeEntry
+from replicad.core.engine.status import missing
 from replicad.core.group.state import Role
-from replicad.node.group_status import missing
-from replicad.node.settings_models import NodeSettings
+from replicad.core.model.obstacles import NOT_ADDED, Obstacle
 
 
 def said(role, *, name="orders", coordinator="", stranger=False, initial=("n1",), obstacles=(NOT_ADDED,)):
@@ -17,10 +17,10 @@ def said(role, *, name="orders", coordinator="", stranger=False, initial=("n1",)
     )
     membership = SimpleNamespace(stranger=stranger, introductions={}, obstacles=lambda: obstacles)
     replica = SimpleNamespace(role=role, state=state, membership=membership, coordinator=coordinator, committed=0)
-    settings = SimpleNamespace(own=NodeSettings(peer_advertise="h:9001", http_advertise="h:8001"))
-    node = SimpleNamespace(transport=SimpleNamespace(refusals=dict), name="n4", settings=settings)
+    catalog = SimpleNamespace(own=SimpleNamespace(entry=NodeEntry("h:9001", "h:8001")))
+    engine = SimpleNamespace(name="n4", catalog=catalog, ports=SimpleNamespace(now=lambda: 0))
     transfers = SimpleNamespace(installing=False)
-    return missing(SimpleNamespace(name=name, replica=replica, node=node, transfers=transfers))
+    return missing(SimpleNamespace(name=name, replica=replica, engine=engine, transfers=transfers))
 
 
 def test_a_mirror_needs_its_coordinator():
