@@ -255,7 +255,7 @@ class Acceptor:
 
     def wants_lease(self) -> bool:
         """Return whether to ask for a lease; otherwise read under none from now on (V2: stuck or full disks do)."""
-        if not self.fit():
+        if not self.fit() or not self.state.flushes.over(self.state.now):
             self.drop_lease()
             return False
         return True

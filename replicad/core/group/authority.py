@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicad.core.group.probation import Probation
 from replicad.core.model.messages import LeaseRecall
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Peer:
     """What the coordinator knows of one member in this epoch."""
 
     disk: str
+    probation: Probation
     boot: int = 0
     acked_sequence: int = 0
     acked_sent_at: int = -1
@@ -48,6 +50,8 @@ class Peer:
     """Boot and request of the newest return: what that process asked for up to then is granted no more."""
     willing: bool = True
     """It would take the office; not if, say, it is about to stop."""
+    dragging: bool = False
+    """It answers in time, and still keeps the group at its own speed."""
     recalled_at: int = 0
     sent_to: int = 0
     """Highest slot sent to it."""
@@ -90,7 +94,9 @@ class Authority:
             if known is None or known.disk != member.disk:
                 # What is committed already it fetches itself. From here on a majority may need it: until it can have
                 # answered, its silence says nothing (E4).
-                self._peers[member.node] = Peer(member.disk, sent_to=self.state.log.committed)
+                self._peers[member.node] = Peer(
+                    member.disk, Probation(self.state.limits.stall_after_us), sent_to=self.state.log.committed
+                )
                 self.began_at = self.state.now
         current = {member.node for member in members}
         for name in [name for name in self._peers if name not in current]:
@@ -156,12 +162,16 @@ class Authority:
         return peer.request_granted <= message.request
 
     def recall(self) -> None:
-        """Ask those who may read under a grant to give it back (again every half heartbeat)."""
-        state = self.state
-        for name, peer in self.peers.items():
-            if state.now < peer.granted_until and state.now - peer.recalled_at >= state.limits.heartbeat_us // 2:
-                peer.recalled_at = state.now
-                state.send(name, LeaseRecall(state.epoch, peer.request_granted))
+        """Ask all who may read under a grant to give it back."""
+        for name in self.peers:
+            self.recall_from(name)
+
+    def recall_from(self, name: str) -> None:
+        """Ask a member to give back what it may read under (again every half heartbeat)."""
+        state, peer = self.state, self.peers[name]
+        if state.now < peer.granted_until and state.now - peer.recalled_at >= state.limits.heartbeat_us // 2:
+            peer.recalled_at = state.now
+            state.send(name, LeaseRecall(state.epoch, peer.request_granted))
 
     def note_matched(self, peer: Peer, matched: int) -> None:
         """Note what a member has durably accepted."""

@@ -19,6 +19,9 @@ from replicad.core.model.messages import (
     Values,
 )
 
+SLOW_LEASES = 2
+"""Whose disk was slow lately stands so many lease lengths later."""
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -106,6 +109,8 @@ class Election:
         if self.acceptor.released_to == self.state.node:
             return 0
         patience = self.state.limits.lease_us + self.delay
+        if not self.state.flushes.over(self.state.now):
+            patience += SLOW_LEASES * self.state.limits.lease_us  # but rather a slow coordinator than none
         # Who was named as the successor goes first.
         return patience + 2 * self.state.limits.stagger_us if self.acceptor.released_to else patience
 

@@ -1,7 +1,6 @@
 """The office of a coordinator in one epoch: slots, batches, commit, announcements. Rules E3, C1 to C3, M1, M2, P1.
 
-Which slots the coordinator proposes for itself (as a primary) and which it gives away as tickets (as a sequencer) is
-settled slot by slot, when they are assigned.
+Which slots it proposes itself (a primary) and which it gives away as tickets (a sequencer) is settled at assignment.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from replicad.core.group.authority import Authority
+from replicad.core.group.drag import Drag
 from replicad.core.group.early import EarlyAnswers
 from replicad.core.group.effects import EVERYONE
 from replicad.core.group.log import batch_kind
@@ -82,6 +82,7 @@ class Office:
         """Tickets for this node's own clients, taken by the contact at the end of the step."""
         self.sequencer = Sequencer(self)
         self.repairs = Repairs(self)
+        self.drag = Drag(self)
         self.open: deque[tuple[int, int, int]] = deque()  # (slot, bytes, assigned at) not yet committed
         self.open_bytes = 0
         self.queue: deque[Queued] = deque()
@@ -458,13 +459,13 @@ class Office:
     def on_lease_return(self, sender: str, message: LeaseReturn) -> None:
         """A member gave its lease back: from now on no commit waits for it."""
         if self.authority.on_return(self.authority.peers[sender], message):
-            if sender in self.view.joined:
-                self.state.event("lease_returned", member=sender)
+            self.view.note_returned(sender)
             self.tend_view()
             self.state.send(sender, LeaseReturned(self.epoch, message.boot, message.request, self.assigned))
 
     def tend_view(self) -> None:
         """Take fit members into the view and drop unfit ones."""
+        self.drag.tick()
         oldest, since = self.oldest_held()
         for name, peer in self.authority.peers.items():
             peer.stuck = self.repairs.unanswered_by(name)

@@ -291,6 +291,8 @@ class Replica:
             state.durable_tickets <= ticket <= state.tickets, "flush tickets are completed in order", "flushed in order"
         )
         state.durable_tickets = ticket
+        if state.stalled():
+            state.flushes.fail(now)  # whoever is in office, now or later, need not find out for itself
         while state.unflushed and state.unflushed[0][0] <= ticket:
             state.unflushed.popleft()
         self.checkpoints.on_durable()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from replicad.core.group.effects import EVERYONE, Effects
 from replicad.core.group.log import SlotLog, batch_kind
+from replicad.core.group.probation import Probation
 from replicad.core.journal.records import (
     EntryRecord,
     FormationRecord,
@@ -108,6 +109,7 @@ class GroupState:
         self.tickets = 0  # flushes asked for
         self.durable_tickets = 0  # flushes done
         self.unflushed: deque[tuple[int, int, int]] = deque()  # (ticket, lowest slot written, asked at)
+        self.flushes = Probation(limits.stall_after_us)  # replica.durable: of the own disk
         self._lowest_written = 0
         self._voter_in: Configuration | None = None
         self._watermark_logged = durable.committed

@@ -39,6 +39,9 @@ class View:
         for name, peer in self.authority.peers.items():
             if name in self.joined or name == self.barred or not self.fresh(peer) or peer.lease_request == 0:
                 continue
+            if not peer.probation.over(self.state.now):
+                peer.probation.watch(self.state.now, peer.matched, assigned)
+                continue
             if peer.matched < max(self.state.log.base, peer.owes):
                 continue  # it needs a whole checkpoint first: nothing should wait for that
             if assigned - peer.matched <= self.state.limits.join_lag_slots:
@@ -61,20 +64,42 @@ class View:
         """Drop holders that are silent, or leave slots unaccepted, once their last grant has ended (V2).
 
         One that was dropped comes back only after it has accepted all that was ``assigned`` by then: otherwise a member
-        that answers but accepts nothing would hold up every slot anew.
+        that answers but accepts nothing would hold up every slot anew. One that was too slow must then keep up for a
+        while, longer each time: its acceptances come together, and between them it looks like any other.
         """
         for name in list(self.joined):
             peer = self.authority.peers.get(name)
             if peer is None:
                 self._leave(name)
-            elif self.unfit(peer, oldest_open, open_since) and self.may_drop(peer):
+            elif self.unfit(peer, oldest_open, open_since):
+                slow = self.fresh(peer) and self.slow(peer, oldest_open, open_since)  # silence is another matter
+                if not self.may_drop(peer):
+                    if slow:
+                        self.authority.recall_from(name)
+                    continue
                 self._leave(name)
                 peer.owes = assigned
                 self.state.event("view_dropped", member=name)
+                if slow:
+                    self._put_on_probation(name, peer)
+
+    def note_returned(self, name: str) -> None:
+        """A member of the view gave its lease back."""
+        if name in self.joined:
+            self.state.event("lease_returned", member=name)
+
+    def _put_on_probation(self, name: str, peer: Peer) -> None:
+        peer.dragging = False
+        peer.probation.fail(self.state.now)
+        self.state.event("slow_member", member=name, probation_ms=peer.probation.length() // 1000)
 
     def unfit(self, peer: Peer, oldest_open: int, open_since: int) -> bool:
         """Return whether this member should get no more grants."""
-        if peer.lease_request == 0 or peer.stuck or not self.fresh(peer):
+        return peer.lease_request == 0 or not self.fresh(peer) or self.slow(peer, oldest_open, open_since)
+
+    def slow(self, peer: Peer, oldest_open: int, open_since: int) -> bool:
+        """Return whether this member keeps the others waiting, although it may well answer heartbeats."""
+        if peer.stuck or peer.dragging:
             return True
         late = bool(oldest_open) and peer.matched < oldest_open
         return late and self.state.now - open_since > self.state.limits.stall_after_us

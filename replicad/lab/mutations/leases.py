@@ -207,3 +207,18 @@ def _released_before_all_returned(_original: Function) -> Function:
 register("leases-waited-out", "speed", "no lease is given back before it has run out", RETURNS, "_send")(
     always(value=None)
 )
+
+# --- slow disks -------------------------------------------------------------------------------------------------------
+
+PROBATION = "core.group.probation:Probation"
+DRAG = "core.group.drag:Drag"
+
+register("probation-not-kept", "speed", "who was too slow is relied on again at once", PROBATION, "over")(
+    always(value=True)
+)
+register("slow-coordinator-stays", "speed", "a coordinator slower than the others keeps its office", DRAG, "_move")(
+    always(value=None)
+)
+register("slow-member-stays", "speed", "a member that is slow with every slot stays in the view", DRAG, "waited_for")(
+    always(value=())
+)

@@ -1,11 +1,11 @@
-"""Scripts about leases that are given back before they have run out."""
+"""Scripts about leases that are given back before they have run out, and about who is too slow for one."""
 
 from __future__ import annotations
 
 from replicad.lab.checks import Stuck
 from replicad.lab.mutations.drama import Drama
 from replicad.lab.mutations.registry import scripted
-from replicad.lab.quiet import rolling
+from replicad.lab.quiet import SlowDisk, rolling, slow_member
 
 
 def _hand_over(drama: Drama, successor: str) -> None:
@@ -113,3 +113,21 @@ def return_of_another_boot() -> None:
 def leases_waited_out() -> None:
     """Every node of a cluster under load is stopped in order, one after the other."""
     rolling(2)
+
+
+@scripted("probation-not-kept")
+def probation_not_kept() -> None:
+    """A disk that flushes once in a third of a second, and few writers: in between it looks like any other."""
+    slow_member(1, SlowDisk(slow_us=300_000, writers=1, pause_us=10_000))
+
+
+@scripted("slow-coordinator-stays")
+def slow_coordinator_stays() -> None:
+    """The coordinator's disk is slow, but not so slow that it stalls."""
+    slow_member(2, SlowDisk(slow_us=150_000, writers=1, pause_us=2_000), coordinator=True)
+
+
+@scripted("slow-member-stays")
+def slow_member_stays() -> None:
+    """A follower's disk is slow, but not so slow that it stalls."""
+    slow_member(1, SlowDisk(slow_us=150_000, writers=1, pause_us=2_000))

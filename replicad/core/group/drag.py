@@ -1,0 +1,70 @@
+"""Who holds commits up although a majority has accepted: members of the view, or the coordinator's own disk. Rule V2.
+
+A member that leaves a slot unaccepted for ``stall_after`` is dropped for that alone. One that is a little faster, with
+every slot, would keep the whole group at its own speed for ever; so the time is added up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from replicad.core.group.office import Office
+
+WINDOW_STALLS = 8
+"""Time is added up over so many times ``stall_after`` (two seconds), and as long as one of them is too much."""
+STEP_US_MAX = 50_000
+"""Between two looks that are further apart nobody knows what was waited for."""
+
+
+class Drag:
+    """One office's account of who is waited for, looked at with every tick."""
+
+    def __init__(self, office: Office) -> None:
+        self.office = office
+        self.looked_at = self.began_at = office.state.now
+        self.held_up: dict[str, int] = {}
+        """Node -> microseconds of this window in which only it was waited for."""
+
+    def tick(self) -> None:
+        """Add up, and drop a member, or move the office, that costs the group too much."""
+        office = self.office
+        state = office.state
+        stall = state.limits.stall_after_us
+        step, self.looked_at = min(state.now - self.looked_at, STEP_US_MAX), state.now
+        if state.now - self.began_at > WINDOW_STALLS * stall:
+            self.began_at, self.held_up = state.now, {}
+        for name in self.waited_for():
+            self.held_up[name] = self.held_up.get(name, 0) + step
+            if self.held_up[name] <= stall:
+                continue
+            self.held_up[name] = 0
+            if name == state.node:
+                self._move()
+            else:
+                office.authority.peers[name].dragging = True
+
+    def waited_for(self) -> list[str]:
+        """Return who alone keeps the oldest open slot from committing, for half of ``stall_after`` by now."""
+        office = self.office
+        state = office.state
+        slot, since = office.oldest_held()
+        if not slot or state.now - since <= state.limits.stall_after_us // 2:
+            return []
+        peers = office.authority.peers
+        own = state.durable_limit(state.matched)
+        if own < slot:
+            others = sum(peer.matched >= slot for peer in peers.values())
+            return [state.node] if others >= state.majority() else []
+        if office.majority_matched(own) < slot:
+            return []
+        return [name for name in office.view.joined if peers[name].matched < slot]
+
+    def _move(self) -> None:
+        """Hand the office to the member that has accepted most, if one would take it."""
+        office = self.office
+        peers = office.authority.peers
+        fit = [name for name in office.view.joined if peers[name].willing and office.view.fresh(peers[name])]
+        if fit and not office.successor:
+            office.successor = max(fit, key=lambda name: (peers[name].matched, name))
+            office.state.event("slow_coordinator", successor=office.successor)
