@@ -263,7 +263,7 @@ class Acceptor:
     def fit(self) -> bool:
         """Return whether this replica should have a lease, or an office, at all."""
         state = self.state
-        return not (state.rebuilding or state.full or state.leaving or state.drained or state.stalled())
+        return not (state.rebuilding or state.full or state.leaving or state.stalled())
 
     def drop_lease(self) -> None:
         """Read no more, and take no grant for a request made before now."""

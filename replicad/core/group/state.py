@@ -82,7 +82,6 @@ class GroupState:
         self.rebuilding = rebuild  # digests, catch_up: the store is not to be trusted until a transfer replaced it
         self.full = False  # replica: the disk is full
         self.leaving = False  # replica: a hand-over was asked for
-        self.drained = False  # replica: for maintenance, it takes neither office nor lease
         self.versions: dict[str, int] = {}  # replica: node -> version of the peer protocol that is spoken with it
 
         self.role = Role.UNFORMED  # replica
