@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from replicad.core.group.office import Office
 
-WINDOW_STALLS = 8
-"""Time is added up over so many times ``stall_after`` (two seconds), and as long as one of them is too much."""
+WINDOW_STALLS = 4
+"""Time is added up over this window and the one before it, each so many times ``stall_after`` (a second); as long as
+one of them is too much."""
 STEP_US_MAX = 50_000
 """Between two looks that are further apart nobody knows what was waited for."""
 
@@ -25,6 +26,8 @@ class Drag:
         self.looked_at = self.began_at = office.state.now
         self.held_up: dict[str, int] = {}
         """Node -> microseconds of this window in which only it was waited for."""
+        self.before: dict[str, int] = {}
+        """The same of the window before."""
 
     def tick(self) -> None:
         """Add up, and drop a member, or move the office, that costs the group too much."""
@@ -33,12 +36,12 @@ class Drag:
         stall = state.limits.stall_after_us
         step, self.looked_at = min(state.now - self.looked_at, STEP_US_MAX), state.now
         if state.now - self.began_at > WINDOW_STALLS * stall:
-            self.began_at, self.held_up = state.now, {}
+            self.began_at, self.before, self.held_up = state.now, self.held_up, {}
         for name in self.waited_for():
             self.held_up[name] = self.held_up.get(name, 0) + step
-            if self.held_up[name] <= stall:
+            if self.held_up[name] + self.before.get(name, 0) <= stall:
                 continue
-            self.held_up[name] = 0
+            self.held_up[name] = self.before[name] = 0
             if name == state.node:
                 self._move()
             else:
