@@ -465,8 +465,8 @@ class Replica:
         self.contact.take_tickets(office)
         if office is not None:
             office.advance()
-            if self._handing_over(office) and not self.tenure.lasts(office):
-                office = None
+            if (self.state.leaving or office.successor) and not self.tenure.lasts(office):
+                office = None  # a hand-over is done as soon as it can be, which any message may have made possible
         if office is not None:
             office.drain()
             office.send_accepts()
@@ -481,10 +481,6 @@ class Replica:
         self._settle_role()
         self.invariants()
         return self.state.finish()
-
-    def _handing_over(self, office: Office) -> bool:
-        """Return whether the office ends as soon as it can, which any message may have made possible."""
-        return self.state.leaving or bool(office.successor)
 
     def invariants(self) -> None:
         """Stop the process if the replica's own rules are broken."""

@@ -96,6 +96,9 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "loyal-to-the-past": ("election",),
     "read-waits-for-dead-epoch": ("read",),
     "leases-waited-out": ("speed",),
+    "probation-not-kept": ("speed",),
+    "slow-coordinator-stays": ("speed",),
+    "slow-member-stays": ("speed",),
     # What clients were told is not so.
     "bookmark-ignored-after-failover": ("bookmark",),
     "answered-before-applied": ("acknowledged",),
