@@ -122,6 +122,8 @@ register(
 register(
     "stalled-coordinator-stays", "E4", "a coordinator whose disk hangs or is full stays", TENURE, "must_step_down"
 )(instead(lambda _self, office: "no majority" if office.authority.lost() else ""))
+# A disk that hangs is also one that the others wait for: the office would be moved for that.
+also("stalled-coordinator-stays", "core.group.drag:Drag", "_move")(always(value=None))
 
 # --- E5 ---------------------------------------------------------------------------------------------------------------
 

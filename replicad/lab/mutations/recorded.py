@@ -8,7 +8,7 @@ RECORDED: dict[str, tuple[int, int]] = {
     "request-ids-forgotten": (208, 3),
     "bookmark-ignored-after-failover": (6, 3),
     "view-ignored": (6, 3),
-    "majority-ignored": (94, 3),
+    "majority-ignored": (9, 3),
     "majority-off-by-one": (2, 3),
     "accepted-is-applied": (3, 3),
     "watermark-vouches-for-all": (23, 3),
