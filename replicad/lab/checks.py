@@ -86,6 +86,8 @@ class Judge:
         """Keys whose history the linearizability checker could not judge within its budget."""
         self.differs: Callable[[str], bool] = lambda _node: False
         """Whether a node's state was made to diverge: finding that out is the nodes' affair, until they are healed."""
+        self.alien: Callable[[str], bool] = lambda _node: False
+        """Whether a node runs on a directory of another past: what it tells clients is judged, and nothing else."""
         self._chooser: list[str] = [""]
         self._indexes = [0]
         """Slot -> index of the last operation up to there."""
@@ -100,6 +102,8 @@ class Judge:
 
     def committed_slot(self, node: str, slot: int, value: bytes) -> None:
         """A node handed a committed slot to its executor."""
+        if self.alien(node):
+            return
         if slot <= self.committed:
             if self.chosen[slot] != value:
                 raise Violation(
@@ -127,7 +131,7 @@ class Judge:
 
     def digest(self, node: str, slot: int, digest: bytes) -> None:
         """A node's state after ``slot`` has this digest."""
-        if self.differs(node):
+        if self.differs(node) or self.alien(node):
             return
         if slot > self.committed:
             raise Violation("in order", f"{node} applied slot {slot}, which nobody committed")
@@ -137,6 +141,8 @@ class Judge:
 
     def results(self, node: str, low: int, high: int, results: Iterable[tuple[bytes, Result]]) -> None:
         """A node applied the slots above ``low`` up to ``high``, and they gave its operations these results."""
+        if self.alien(node):
+            return
         expected = [item for slot in range(low + 1, high + 1) for item in self.model.results.get(slot, ())]
         for got, wanted in zip_longest(results, expected):
             if got != wanted:

@@ -121,6 +121,10 @@ class Contact:
 
     def _serve(self, key: bytes, level: Level, bookmark: int, answer: Answer) -> None:
         machine = self._group.executor.machine
+        if level is Level.STALE and self._judge.alien(self._node):
+            # It shows another past, as its operator is told: nobody is asked to judge it, or to build on it.
+            answer(Outcome(error="not_ready"))
+            return
         entry = self._group.read(key)
         self._judge.read(self._node, key, entry.value if entry else None, machine.applied_slot)
         if level is Level.SESSION:

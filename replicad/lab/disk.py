@@ -76,6 +76,20 @@ class VirtualDisk:
         for number in numbers:
             self._segments.pop(number, None)
 
+    def image(self) -> dict[int, bytearray]:
+        """Return all segments as the operating system shows them: with what was written and not flushed yet."""
+        image = {number: bytearray(data) for number, data in self._segments.items()}
+        for write in self._pending:
+            data = image.setdefault(write.segment, bytearray(self.segment_bytes))
+            data[write.position : write.position + len(write.data)] = write.data
+        return image
+
+    def restore(self, segments: dict[int, bytearray], promises: dict[str, int]) -> None:
+        """Hold just these segments and promises, all of them durable."""
+        self.wipe()
+        self._segments = {number: bytearray(data) for number, data in segments.items()}
+        self.promises = dict(promises)
+
     def wipe(self) -> None:
         """Lose everything."""
         self._segments.clear()

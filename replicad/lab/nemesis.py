@@ -24,7 +24,9 @@ class Nemesis:
         self._simulator = simulator
         self._queue = simulator.queue
         self._settings = simulator.swarm.nemesis
-        self._stopped = False
+        self.stopped = False
+        self.waiting = False
+        """No lever is pulled until all nodes are in touch."""
         self._randoms: dict[str, Random] = {}
         self._enabled: list[Callable[[Random], None]] = []
 
@@ -55,40 +57,45 @@ class Nemesis:
             self._simulator.listeners.append(self._aim)
         for name, mean, pull in kinds:
             if mean:
-                self._randoms[name] = Random(f"{self._simulator.seed}/faults/{name}")
-                self._plan(name, mean, pull)
+                self.plan(name, mean, pull)
+
+    def muted(self) -> bool:
+        """Return whether no lever is pulled now: a directory is to be found out by a majority that is in touch."""
+        return self.waiting or any(node.branched for node in self._simulator.nodes.values())
 
     def stop(self) -> None:
         """Pull no lever any more."""
-        self._stopped = True
+        self.stopped = True
 
-    def _plan(self, name: str, mean: int, pull: Callable[[Random], None]) -> None:
-        random = self._randoms[name]
+    def plan(self, name: str, mean: int, pull: Callable[[Random], None]) -> None:
+        """Pull this lever again and again, after random times of this mean, from a stream of its own."""
+        random = self._randoms.setdefault(name, Random(f"{self._simulator.seed}/faults/{name}"))
 
         def due() -> None:
-            if self._stopped:
+            if self.stopped:
                 return
-            pull(random)
-            self._plan(name, mean, pull)
+            if not self.muted():
+                pull(random)
+            self.plan(name, mean, pull)
 
         self._queue.after(int(random.expovariate(1.0) * mean), due)
 
-    def _outage(self, random: Random) -> int:
+    def outage(self, random: Random) -> int:
         """Return how long something stays broken, in microseconds."""
         long = random.randrange(1_000_000) < self._settings.long_ppm
         duration = random.random()
         return int(duration * 4_000_000) + 500_000 if long else int(duration * 600_000) + 1_000
 
-    def _after(self, delay: int, undo: Callable[[], None]) -> None:
+    def after(self, delay: int, undo: Callable[[], None]) -> None:
         """Undo a fault later, unless healing did it before."""
 
         def due() -> None:
-            if not self._stopped:
+            if not self.stopped:
                 undo()
 
         self._queue.after(delay, due)
 
-    def _any(self, random: Random) -> SimulatedNode:
+    def any(self, random: Random) -> SimulatedNode:
         """Return a node; the coordinator more often than others, because it matters more."""
         nodes = self._simulator.nodes
         name = random.choice(self._simulator.names)
@@ -106,7 +113,7 @@ class Nemesis:
             delay = random.randrange(100_000)
             if self._enabled:
                 pull = random.choice(self._enabled)
-                self._after(delay, lambda pull=pull: pull(random))  # type: ignore[misc]
+                self.after(delay, lambda pull=pull: pull(random))  # type: ignore[misc]
 
     # --- aimed at what just happened ----------------------------------------------------------------------------------
 
@@ -116,7 +123,7 @@ class Nemesis:
         After a configuration entry all processes die: who committed it knows, and the others find it open. After a page
         that is held back its sender dies: a candidate that waits for the page goes on without it.
         """
-        if event not in {"configuration", "page_held_back"} or self._stopped:
+        if event not in {"configuration", "page_held_back"} or self.stopped:
             return
         node = self._simulator.nodes[name]
         process = node.process
@@ -134,30 +141,30 @@ class Nemesis:
                 if victim.process is not None:
                     self._simulator.count("fault aimed")
                     victim.crash(power=False)
-                    self._after(outage if victim is not node else outage // 4, victim.start)
+                    self.after(outage if victim is not node else outage // 4, victim.start)
 
-        self._after(delay, blow)
+        self.after(delay, blow)
 
     # --- processes and machines ---------------------------------------------------------------------------------------
 
     def _crash(self, random: Random) -> None:
-        self._kill(self._any(random), random, power=False)
+        self._kill(self.any(random), random, power=False)
 
     def _power(self, random: Random) -> None:
-        self._kill(self._any(random), random, power=True)
+        self._kill(self.any(random), random, power=True)
 
     def _kill(self, node: SimulatedNode, random: Random, *, power: bool) -> None:
         """Kill now, or somewhere within the next steps."""
         process = node.process
         actions = random.randrange(FUSE_ACTIONS_MAX) if random.random() < 0.7 else -1
-        outage = self._outage(random)
+        outage = self.outage(random)
         if process is None:
             return
         self._simulator.count("fault power" if power else "fault crash")
 
         def blow() -> None:
             node.crash(power=power)
-            self._after(outage, node.start)
+            self.after(outage, node.start)
 
         if actions < 0:
             blow()
@@ -167,15 +174,15 @@ class Nemesis:
     def _blackout(self, random: Random) -> None:
         self._simulator.count("fault blackout")
         for node in self._simulator.nodes.values():
-            outage = self._outage(random)
+            outage = self.outage(random)
             if node.process is not None:
                 node.crash(power=True)
-                self._after(outage, node.start)
+                self.after(outage, node.start)
 
     def _pause(self, random: Random) -> None:
-        node = self._any(random)
+        node = self.any(random)
         actions = random.randrange(FUSE_ACTIONS_MAX)
-        outage = self._outage(random)
+        outage = self.outage(random)
         process = node.process
         if process is None or process.paused:
             return
@@ -183,13 +190,13 @@ class Nemesis:
 
         def blow() -> None:
             self._simulator.pause(node.name)
-            self._after(outage, process.resume)
+            self.after(outage, process.resume)
 
         process.light_fuse(actions, blow)
 
     def _hand_over(self, random: Random) -> None:
-        node = self._any(random)
-        outage = self._outage(random)
+        node = self.any(random)
+        outage = self.outage(random)
         process = node.process
         if process is None:
             return
@@ -199,22 +206,22 @@ class Nemesis:
         def leave() -> None:
             if node.process is process:
                 node.crash(power=False)
-                self._after(outage, node.start)
+                self.after(outage, node.start)
 
-        self._after(1_000_000, leave)
+        self.after(1_000_000, leave)
 
     def _stop(self, random: Random) -> None:
         """SIGTERM: the process ends as soon as it may, after a while in any case, and starts again later."""
-        node = self._any(random)
-        outage = self._outage(random)
+        node = self.any(random)
+        outage = self.outage(random)
         process = node.process
         if process is None or process.leaving:
             return
         self._simulator.count("fault stop")
-        self._simulator.stop(node.name, lambda: self._after(outage, node.start))
+        self._simulator.stop(node.name, lambda: self.after(outage, node.start))
 
     def _checkpoint(self, random: Random) -> None:
-        process = self._any(random).process
+        process = self.any(random).process
         if process is not None:
             process.post(process.step, process.replica.request_checkpoint)
 
@@ -252,17 +259,17 @@ class Nemesis:
             for a, b in pairs:
                 network.unblock(a, b)
 
-        self._after(self._outage(random), undo)
+        self.after(self.outage(random), undo)
 
     # --- disks --------------------------------------------------------------------------------------------------------
 
     def _hang(self, random: Random) -> None:
         self._simulator.count("fault hang")
-        self._simulator.hang(self._any(random).name, self._outage(random))
+        self._simulator.hang(self.any(random).name, self.outage(random))
 
     def _slow(self, random: Random) -> None:
         """Slow a disk down, for seconds, also across restarts."""
-        node = self._any(random)
+        node = self.any(random)
         slow_us = random.randrange(100_000, 1_000_000)
         duration = random.randrange(1_000_000, 8_000_000)
         if node.disk.slow_us:
@@ -275,11 +282,11 @@ class Nemesis:
             node.note("disk is as fast as before")
             node.disk.slow_us = 0
 
-        self._after(duration, undo)
+        self.after(duration, undo)
 
     def _fill(self, random: Random) -> None:
-        node = self._any(random)
-        outage = self._outage(random)
+        node = self.any(random)
+        outage = self.outage(random)
         if node.full:
             return
         self._simulator.count("fault full")
@@ -289,9 +296,10 @@ class Nemesis:
             if node.full:
                 node.set_full(full=False)
 
-        self._after(outage, undo)
+        self.after(outage, undo)
 
-    def _may_lose(self, node: SimulatedNode) -> bool:
+    def may_lose(self, node: SimulatedNode) -> bool:
+        """Return whether this node may lose its data: the majority of the members then still holds theirs."""
         nodes = self._simulator.nodes.values()
         for other in nodes:
             other.check_established()
@@ -300,32 +308,32 @@ class Nemesis:
 
     def _rot(self, random: Random) -> None:
         """Kill a node and damage its log or its newest checkpoint."""
-        node = self._any(random)
+        node = self.any(random)
         power = random.random() < 0.4
         in_log = random.random() < 0.75
-        outage = self._outage(random)
-        if node.process is None or not self._may_lose(node):
+        outage = self.outage(random)
+        if node.process is None or not self.may_lose(node):
             return
         node.crash(power=power)
         if node.rot() if in_log else node.rot_checkpoint():
             self._simulator.count("fault rot" if in_log else "fault checkpoint rot")
-        self._after(outage, node.start)
+        self.after(outage, node.start)
 
     def _wipe(self, random: Random) -> None:
-        node = self._any(random)
-        outage = self._outage(random)
-        if node.process is None or not self._may_lose(node):
+        node = self.any(random)
+        outage = self.outage(random)
+        if node.process is None or not self.may_lose(node):
             return
         self._simulator.count("fault wipe")
         node.crash(power=False)
         node.note("is wiped")
         node.wipe()
-        self._after(outage, node.start)
+        self.after(outage, node.start)
 
     def _diverge(self, random: Random) -> None:
         """Let one machine compute something that the others do not."""
-        node = self._any(random)
-        if node.process is None or not node.process.readable or not self._may_lose(node):
+        node = self.any(random)
+        if node.process is None or not node.process.readable or not self.may_lose(node):
             return
         self._simulator.count("fault diverge")
         node.diverge()

@@ -18,6 +18,7 @@ Nothing here promises progress while faults go on; when they end, the cluster mu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -67,6 +68,8 @@ class Network:
         self._holds_until: dict[tuple[str, str], int] = {}
         self._blocked: dict[tuple[str, str], int] = {}
         self._last_arrival: dict[tuple[str, str], int] = {}
+        self.calm: Callable[[], bool] = lambda: False
+        """Whether messages sent now are neither lost, nor late, nor held up by others."""
 
     def block(self, source: str, target: str) -> None:
         """Stop messages from ``source`` to ``target`` (one way); blocking twice needs unblocking twice."""
@@ -86,6 +89,11 @@ class Network:
         """Return whether messages from ``source`` to ``target`` are lost at present."""
         return (source, target) in self._blocked
 
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is blocked at present."""
+        return not self._blocked
+
     def heal(self) -> None:
         """End all partitions and faults; messages on their way still arrive as was decided."""
         self._blocked.clear()
@@ -97,6 +105,8 @@ class Network:
             return ()
         faults = self.faults
         random = self._random.random
+        if self.calm():
+            return (now + faults.delay_min_us,)
         if faults.loss_ppm and random() * _MILLION < faults.loss_ppm:
             return ()
         span = faults.delay_max_us - faults.delay_min_us

@@ -11,6 +11,7 @@ A damaged log is set aside at the start: the directory gets a new disk id and is
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,6 @@ class SimulatedNode:
         self.group = GROUP
         self.peers = tuple(peer for peer in simulator.names if peer != name)
         self._random = Random(f"{seed}/node/{name}")
-        self._ids = Random(f"{seed}/ids/{name}")
         self._timing = Random(f"{seed}/timing/{name}")
         self.disk = VirtualDisk(Random(f"{seed}/disk/{name}"), swarm.disk.segment_bytes)
         self.files = VirtualFiles(CLUSTER, GROUP, Random(f"{seed}/files/{name}"))
@@ -89,6 +89,8 @@ class SimulatedNode:
         self.clock = VirtualClock(self._random.randint(-swarm.clock_ppm, swarm.clock_ppm), 0)
         self.clock.restart(simulator.queue.now, self._random.randint(1_000_000, 10_000_000_000))
         self.disk_id = self._new_disk_id()
+        self.forced_id = ""
+        """What a cluster that this node forms gets for its id ("": a random one)."""
         self.cluster_id = ""
         """Which cluster the directory belongs to ("": it is not known yet)."""
         self.lost = False
@@ -100,6 +102,12 @@ class SimulatedNode:
         """Damage that the next start must notice."""
         self.promised = 0
         """The promise that the last start of this disk found."""
+        self.alien = False
+        """The directory is of another past: what this node says to itself is not judged, what it tells clients is."""
+        self.branched = False
+        """It is of a branch of this very cluster, so that this disk votes."""
+        self.boots = 0
+        """How often the machine lost power."""
         self._rebooted = True
         self._started_before = False
         self.names_cluster = True
@@ -142,6 +150,8 @@ class SimulatedNode:
         for peer in self.peers:
             self.process.engine.on_peer(peer, PEER_VERSION_MAX)
         replica = self.process.replica
+        if self.forced_id:
+            replica.state.naming = replace(replica.state.naming, fresh_id=self.forced_id)
         self.note(
             f"starts: disk {self.disk_id[:4]}{' lost' if self.lost else ''}"
             f"{' rebuild' if replica.state.rebuilding else ''} "
@@ -213,6 +223,12 @@ class SimulatedNode:
         self.rotten = ""
         self.promised = 0
         self._started_before = False
+        self.alien = self.branched = False
+
+    def restored(self, *, trusted: bool) -> None:
+        """A directory with a past was put here; ``trusted``: its store is of this boot of the machine."""
+        self._started_before = True
+        self._rebooted = self._rebooted or not trusted
 
     def _prepare_store(self, durable: DurableState) -> bool:
         """Make the store something to start from; returns whether only a transfer can do that (rebuild)."""
@@ -251,6 +267,7 @@ class SimulatedNode:
         process.die()
         if power:
             self.disk.lose_power()
+            self.boots += 1
             self._rebooted = True
             self.clock.restart(self.simulator.queue.now, self._timing.randint(1_000_000, 10_000_000_000))
         else:
@@ -321,7 +338,7 @@ class SimulatedNode:
     def check_established(self) -> None:
         """Note whether this disk is by now a voter with all that the group relies on."""
         process = self.process
-        if self.established or process is None or self.diverged:
+        if self.established or process is None or self.diverged or self.alien:
             return
         replica = process.replica
         if replica.role not in _VOTERS or not process.readable:

@@ -280,5 +280,10 @@ class JudgeObserver:
     def diverged(self, group: str) -> None:
         """The transcript tells."""
 
+    def compared(self, group: str) -> None:  # noqa: ARG002 - there is one group
+        """From now on all is judged, whatever the directory was."""
+        if not self.process.dead:
+            self.process.node.alien = self.process.node.branched = False
+
     def role(self, group: str, role: str, epoch: int) -> None:
         """The transcript tells by the replica's own events."""

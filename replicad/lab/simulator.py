@@ -51,6 +51,7 @@ class Simulator:
         self.founders = self.names[: founders or None]
         self.nodes = {name: SimulatedNode(self, name) for name in self.names}
         self.judge.differs = lambda name: self.nodes[name].diverged
+        self.judge.alien = lambda name: self.nodes[name].alien
         self.counts: dict[str, int] = {}
         """How often what happened: messages by name, events of replicas, faults."""
         self.listeners: list[Callable[[str, str], None]] = []

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 MESSAGE_US = 1_000
 FLUSH_US = 500
 CHECKPOINT_US = 5_000
-ROUTINE = ("Heartbeat", "HeartbeatAck", "Introduce")
+ROUTINE = ("Heartbeat", "HeartbeatAck", "Introduce", "CompareDigest", "DigestCompared")
 """Messages that are hidden until a scenario asks for them; they are sent all the time."""
 
 _ZERO_FIELDS = re.compile(r" \w+=0(?= |$)")

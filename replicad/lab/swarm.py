@@ -42,6 +42,10 @@ class NemesisFaults:
     """A disk whose flushes take tenths of seconds longer, for seconds."""
     diverge_us: int = 0
     """One machine's state gets something that the others do not have (a minority's, at any time)."""
+    older_us: int = 0
+    """A node gets an older copy of its whole directory."""
+    other_past_us: int = 0
+    """A node gets a directory of another run of a cluster with the same names, or of a branch of this one."""
     checkpoint_us: int = 0
     """Not a fault: somebody asks for a checkpoint."""
     switch_us: int = 0
@@ -127,9 +131,11 @@ def draw(seed: int, nodes: int) -> Swarm:
     if not nemesis.change_us and _strangers_us(seed):
         # An empty directory between two clusters of one name joins the one that it meets first: that is no fault of it.
         nemesis = replace(nemesis, wipe_us=0, stranger_us=_strangers_us(seed))
+    if not nemesis.stranger_us:
+        nemesis = replace(nemesis, **_put_back(seed))
     founders = nodes
     if nemesis.change_us:
-        nemesis = replace(nemesis, rot_us=0, wipe_us=0, diverge_us=0)
+        nemesis = replace(nemesis, rot_us=0, wipe_us=0, diverge_us=0, older_us=0, other_past_us=0)
         founders = Random(f"{seed}/swarm/founders").choice((1, nodes, nodes))
     return Swarm(
         nodes=nodes + 2 if nemesis.change_us else nodes,
@@ -255,6 +261,14 @@ def _late_pages(seed: int) -> tuple[int, int, int]:
 
 def _strangers_us(seed: int) -> int:
     return _maybe(Random(f"{seed}/swarm/strangers"), 200_000, 500_000, 4_000_000)
+
+
+def _put_back(seed: int) -> dict[str, int]:
+    random = Random(f"{seed}/swarm/put back")
+    return {
+        "older_us": _maybe(random, 200_000, 1_500_000, 5_000_000),
+        "other_past_us": _maybe(random, 200_000, 2_000_000, 6_000_000),
+    }
 
 
 def _session_ppm(seed: int) -> int:

@@ -18,6 +18,7 @@ from replicad.lab.contact import Level, Outcome
 from replicad.lab.moving_clients import MovingClients
 from replicad.lab.nemesis import Nemesis
 from replicad.lab.operator import Operator
+from replicad.lab.put_back import PutBack
 from replicad.lab.simulator import EVENTS_MAX, Simulator
 from replicad.lab.strangers import Strangers
 from replicad.lab.swarm import Swarm, draw
@@ -94,6 +95,7 @@ class Trial:
         self.result = TrialResult(seed, swarm.size)
         self.simulator = Simulator(seed, swarm, transcript, swarm.founders)
         self.nemesis = Nemesis(self.simulator)
+        self.put_back = PutBack(self.simulator, self.nemesis)
         self.operator = Operator(self.simulator)
         self.strangers = Strangers(self.simulator)
         window = swarm.limits.request_window_slots
@@ -128,6 +130,7 @@ class Trial:
         self.clients.start()
         self.moving.start()
         self.nemesis.start()
+        self.put_back.start()
         self.operator.start()
         self.strangers.start()
         end = simulator.queue.now + self.swarm.fault_phase_us

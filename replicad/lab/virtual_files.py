@@ -118,6 +118,15 @@ class VirtualFiles:
         self._incoming = (0, bytearray())
         self._committed = 0
 
+    def image(self) -> dict[int, bytes]:
+        """Return all files, by slot."""
+        return dict(self._files)
+
+    def restore(self, files: dict[int, bytes]) -> None:
+        """Hold just these files."""
+        self.wipe()
+        self._files = dict(files)
+
     def wipe(self) -> None:
         """Lose everything."""
         self._files.clear()

@@ -48,6 +48,9 @@ class MetricsObserver:
         """Count a state that contradicts the others'."""
         self.node.metrics.digest_mismatches.labels(group).inc()
 
+    def compared(self, group: str) -> None:
+        """The gauge of what waits for its comparison is set when it is asked for."""
+
     def role(self, group: str, role: str, epoch: int) -> None:
         """Count and log a change of role; what the cluster knows of the group may be out of date."""
         self.node.metrics.role_changes.labels(group, role).inc()

@@ -350,6 +350,7 @@ class NodeRuntime:
             metrics.epoch.labels(name).set(replica.epoch)
             metrics.has_coordinator.labels(name).set(bool(replica.coordinator))
             metrics.read_ready.labels(name).set(replica.holds_lease(now_us()))
+            metrics.digest_awaited.labels(name).set(not replica.state.serves)
             metrics.view_size.labels(name).set(len(replica.view))
             metrics.members.labels(name).set(len(configuration.members) if configuration else 0)
             metrics.committed_slot.labels(name).set(replica.committed)

@@ -110,7 +110,7 @@ class Group:
         Leases are judged by the clock, whenever that is asked; so a later tick only means a later election.
         """
         state = self.replica.state
-        quiet = now - self.active_at > IDLE_US and not self.deadlines and not state.leaving
+        quiet = now - self.active_at > IDLE_US and not self.deadlines and not state.leaving and not state.comparing
         return quiet and bool(state.coordinator) and state.role in STEADY
 
     def tick(self) -> None:
@@ -181,6 +181,10 @@ class Group:
                 self.send(to, message)
         if effects.read_points:
             self.reads.on_points(effects.read_points)
+        if effects.serves:
+            self.observer.compared(self.name)
+            self.writes.on_results(effects.results)
+            self.reads.wake()
         if effects.durable_requests:
             self.writes.on_durable(effects.durable_requests)
         for request_id, error in effects.refused_requests:
@@ -235,7 +239,7 @@ class Group:
             except StoreFullError as error:  # what was applied stays applied, and is written with the next run
                 self._on_store_full(error)
         self.observer.executed(self.id, first, execution)
-        self.writes.on_results(execution.results)
+        self.writes.on_results(self.replica.contact.vouch(execution.results))
         self.perform(self.replica.executed(execution, self.engine.ports.now()))
         self.reads.wake()
         if self.on_applied is not None:

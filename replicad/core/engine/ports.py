@@ -173,5 +173,8 @@ class Observer(Protocol):
     def diverged(self, group: str) -> None:
         """The state here contradicts the others', and is made anew from theirs."""
 
+    def compared(self, group: str) -> None:
+        """The digest here was found to be a majority's: the replica serves from now on."""
+
     def role(self, group: str, role: str, epoch: int) -> None:
         """The replica has another role."""

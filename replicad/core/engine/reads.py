@@ -73,7 +73,7 @@ class Reads:
         """Call ``ready`` once operation ``index`` is applied here, or has failed; see :meth:`barrier`."""
         self.check_readable()
         group = self.group
-        if group.index >= index:
+        if group.index >= index and group.replica.state.serves:
             ready(None)
             return 0
         if len(self._index_waiters) >= INDEX_WAITERS_MAX:
@@ -95,6 +95,9 @@ class Reads:
         self._index_waiters.pop(reader, None)
 
     def _behind(self, index: int) -> RequestError:
+        if not self.group.replica.state.serves:
+            sentence = "this replica waits for its digest to be compared with the others'; nothing was done"
+            return RequestError("not_ready", f"{sentence}; retry at another node")
         return RequestError(
             "behind",
             f"this replica is at index {self.group.index} of the group and its session has seen index {index}; "
@@ -161,7 +164,7 @@ class Reads:
 
     def wake(self) -> None:
         """Slots were applied: serve whoever waited for them."""
-        if self._index_waiters:
+        if self._index_waiters and self.group.replica.state.serves:
             index = self.group.index
             for reader in [reader for reader, waiter in self._index_waiters.items() if waiter[0] <= index]:
                 self._serve(self._index_waiters.pop(reader)[1])

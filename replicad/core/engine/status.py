@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 HEARD_LATELY_US = 10_000_000
 
 
+ANOTHER_PAST = (
+    "It is none of this group's: stop the node, move its data directory away, and start it again; it is re-admitted"
+)
+
+
+def _waits_for_comparison(since: str) -> str:
+    return (
+        f"this replica was {since}, and waits for its digest to be compared with a majority's: until then it holds no "
+        f"lease, and answers ?stale only"
+    )
+
+
 def missing(group: Group) -> list[str]:
     """Return, in words, what keeps this group from serving here; empty when it is ready."""
     replica = group.replica
@@ -31,6 +43,8 @@ def missing(group: Group) -> list[str]:
         return [f"group {group.name} is not formed; all initial members must be present and empty: {why}"]
     if group.transfers.installing or replica.state.rebuilding:
         return [f"group {group.name} is being rebuilt here from the others"]
+    if replica.membership.estranged():
+        return [f"group {group.name} goes on without this node's disk, by no change known here. {ANOTHER_PAST}"]
     if replica.role == Role.LEARNER:
         return [f"group {group.name}: this disk waits to be re-admitted. {_advice(group)}"]
     if replica.state.full:
@@ -39,6 +53,8 @@ def missing(group: Group) -> list[str]:
         return [f"group {group.name}: this node is a mirror of it, and its coordinator is not in touch"]
     if not replica.coordinator:
         return [f"group {group.name} has no coordinator: no majority of its members is in touch. {_advice(group)}"]
+    if replica.state.comparing:
+        return [f"group {group.name}: {_waits_for_comparison(replica.state.comparing)}"]
     return []
 
 
@@ -92,6 +108,7 @@ def status(group: Group) -> dict[str, object]:
         "digest": group.executor.machine.digest.hex(),
         "checkpoint_slot": replica.checkpoints.committed[0],
         "lease": replica.holds_lease(group.engine.ports.now()),
+        "comparing": replica.state.comparing,
         "configuration": state.configuration.version if state.configuration else 0,
         "cluster_id": state.configuration.cluster if state.configuration else "",
         "incarnation": state.configuration.incarnation if state.configuration else "",

@@ -154,7 +154,7 @@ class Transfers:
         group.executor.reset(machine)
         self.installing = False
         recalled = group.executor.recall(group.replica.pending_operations())
-        group.writes.on_results(recalled)
+        group.writes.on_results(group.replica.contact.vouch(recalled))
         group.perform(group.replica.installed(slot, machine.digest, machine.configuration, recalled, now))
         group.on_replaced()
         group.reads.wake()

@@ -71,6 +71,8 @@ class Acceptor:
 
     def may_promise(self, predecessor: int) -> bool:
         """Return whether loyalty allows a promise; the coordinator's own next epoch overrides it (rule E5)."""
+        if self.state.yielding():
+            return False  # if others have nothing to prove, and are a majority, they need no vote of this replica
         if predecessor and predecessor == self.loyal_epoch and self.office_ends() <= self.state.now:
             return self.state.started_at + self.state.limits.lease_us <= self.state.now
         return self.state.now >= self.sticky_until()
@@ -218,14 +220,37 @@ class Acceptor:
         self.heartbeat_at = state.now
         self.pledge(message.epoch)
         self.slots.note_committed(message.epoch, message)
-        if message.acknowledged > state.log.highest:
+        if self._of_another_past(message):
+            return False
+        missing = self._missing_of(message.acknowledged)
+        if missing:
             state.out.forget = (
-                f"slot {message.acknowledged} was acknowledged by this disk, but its log ends at {state.log.highest}: "
+                f"slot {message.acknowledged} was acknowledged by this disk, but its log does not hold slot {missing}: "
                 f"it is older than what the group knows"
             )
             return False
         self._take_grant(message)
         return True
+
+    def _of_another_past(self, message: Heartbeat) -> bool:
+        """Return whether this log is none of this group's: it calls a slot committed that no election found (E3).
+
+        All that was chosen before an epoch is below what its coordinator has assigned. It gives the disk up.
+        """
+        state = self.state
+        held = state.log.get(state.log.committed)
+        if state.log.committed <= message.assigned or held is None or held[0] >= message.epoch:
+            return False
+        state.out.forget = (
+            f"slot {state.log.committed} is committed by this log, and the group has assigned no more than "
+            f"{message.assigned} slots: this directory is of another past"
+        )
+        return True
+
+    def _missing_of(self, acknowledged: int) -> int:
+        """Return the first slot, up to the one acknowledged, that this log should hold and does not (0: none)."""
+        log = self.state.log
+        return next((slot for slot in range(log.committed + 1, acknowledged + 1) if log.get(slot) is None), 0)
 
     def pledge(self, epoch: int) -> None:
         """Be loyal to ``epoch`` for a lease length (L1)."""
@@ -255,7 +280,7 @@ class Acceptor:
 
     def wants_lease(self) -> bool:
         """Return whether to ask for a lease; otherwise read under none from now on (V2: stuck or full disks do)."""
-        if not self.fit() or not self.state.flushes.over(self.state.now):
+        if not self.fit() or self.state.comparing or not self.state.flushes.over(self.state.now):
             self.drop_lease()
             return False
         return True

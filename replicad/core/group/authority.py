@@ -39,6 +39,8 @@ class Peer:
     applied: int = 0
     owes: int = 0
     """What it must have accepted before it may join the view again."""
+    regains: int = 0
+    """What its last process had matched, and this one has not reported yet: a read there might miss it (0: nothing)."""
     stuck: bool = False
     """It answers heartbeats, and leaves the proposal of a repair unanswered."""
     lease_request: int = 0
@@ -128,10 +130,13 @@ class Authority:
         if message.sequence <= peer.acked_sequence:
             return
         if peer.boot != message.boot:
+            peer.regains = peer.matched if peer.boot else 0
             peer.boot = message.boot
             peer.request_granted = 0
         elif message.lease_request == 0:
             peer.granted_until = 0  # it gave its lease back, and takes no grant for an earlier request
+        if message.matched >= peer.regains:
+            peer.regains = 0
         peer.acked_sequence = message.sequence
         peer.applied = message.applied
         boot, request = peer.returned

@@ -43,6 +43,8 @@ class CatchUp:
     def missing(self) -> int:
         """Return the first slot that the executor needs and the log lacks, or the one above the committed prefix."""
         state = self.state
+        if state.doubted > state.verified:
+            return state.verified + 1
         if state.fed < state.log.committed and state.log.get(state.fed + 1) is None:
             return state.fed + 1
         return state.log.committed + 1
@@ -101,7 +103,7 @@ class CatchUp:
     def on_fetch_slots(self, sender: str, message: FetchSlots, *, patient: bool = False) -> None:
         """Serve committed slots, or say that they are gone; a ``patient`` request waits at the coordinator for news."""
         state = self.state
-        if state.rebuilding or not state.knows(sender):
+        if state.rebuilding or state.yielding() or not state.knows(sender):
             return
         page = state.log.page(message.first, self.servable(), state.limits.page_bytes) if message.first else ()
         if page:
@@ -127,7 +129,7 @@ class CatchUp:
         state = self.state
         if not state.knows(sender):
             return
-        if 0 < message.slot <= self.own_checkpoint() and not state.rebuilding:
+        if 0 < message.slot <= self.own_checkpoint() and not (state.rebuilding or state.yielding()):
             state.out.transfer.append(SendChunk(sender, message.slot, message.offset))
         else:
             state.send(sender, CheckpointChunk(message.slot, message.offset, 0, b""))
@@ -141,7 +143,10 @@ class CatchUp:
         if state.rebuilding or state.full or state.stalled():
             return False
         for slot, epoch, round_, value in message.entries:
+            if state.out.forget:
+                break
             if slot <= state.log.committed:
+                self._verify(sender, slot, value)
                 if slot > state.fed and state.log.get(slot) is None:
                     state.hold(slot, epoch, round_, value, decided=True)
                 continue
@@ -156,6 +161,20 @@ class CatchUp:
             if self.missing() <= message.committed or (not state.is_voter() and sender == self.source):
                 self.ask(sender)
         return state.log.committed > before
+
+    def _verify(self, sender: str, slot: int, value: bytes) -> None:
+        """After a rebuild: the own decided value must be the one that the source has (K3)."""
+        state = self.state
+        if slot != state.verified + 1 or slot > state.doubted:
+            return
+        held = state.log.get(slot)
+        if held is not None and held[2] != value:
+            state.out.forget = (
+                f"slot {slot} here holds another value than at {sender}, and the digest contradicted a majority: "
+                f"this directory's log is none of this group's"
+            )
+            return
+        state.verified = slot
 
     def on_truncated(self, sender: str, message: Truncated) -> None:
         """The slots are gone there: take the checkpoint instead; or, to rebuild with none, everything from slot 1."""
@@ -203,6 +222,11 @@ class CatchUp:
         state = self.state
         self.installing = 0
         self.asked_at = 0
+        if state.rebuilding:
+            # The log led to a wrong state, or may have: what it holds above the checkpoint is compared first.
+            state.doubted = state.log.committed
+            state.verified = slot
+        state.verified = max(state.verified, slot)
         state.rebuilding = False
         if slot:
             state.append(CheckpointRecord(slot, digest))

@@ -238,6 +238,10 @@ class ChangeDesk:
         if not self.membership.caught_up(known):
             behind = state.log.committed - known.committed
             return Refusal(RefusalCode.BEHIND, f"{node} is {behind} slots behind: promote it once it has caught up")
+        if not self.membership.admissible(node, known.disk):
+            return Refusal(
+                RefusalCode.BEHIND, f"the digest of {node} was not compared yet: promote it once it has caught up"
+            )
         return None
 
     def _loss_unsafe(self, node: str, office: Office) -> Refusal | None:

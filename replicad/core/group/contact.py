@@ -65,6 +65,10 @@ class Contact:
         self.tickets = Tickets(state, slots, self.pending)
         self.probes: dict[int, tuple[bool, int]] = {}
         self.probe_number = 0
+        self.points: list[tuple[int, int]] = []
+        """Read points that came before this replica may serve."""
+        self.results: dict[bytes, Result] = {}
+        """Results of this node's operations that were computed before this replica may serve."""
         self.served = (0, "")
         """The (epoch, coordinator) that everything pending was last sent to."""
         self.large = 0
@@ -87,8 +91,8 @@ class Contact:
 
     def _pass_on(self, operations: list[tuple[bytes, bytes, int]], office: Office | None) -> None:
         state = self.state
-        if not operations:
-            return
+        if not operations or state.comparing:
+            return  # what it would be answered with is computed here
         if self.proposes():
             if office is not None and any(
                 len(operation) >= state.limits.hand_on_bytes for _, operation, _ in operations
@@ -251,6 +255,25 @@ class Contact:
             if result[0] != EXPIRED:
                 pending.pop(request_id, None)
 
+    def vouch(self, results: list[tuple[bytes, Result]]) -> list[tuple[bytes, Result]]:
+        """Return what may be answered now; the rest waits until this replica's digest was compared (K3)."""
+        if not self.state.comparing and not self.state.rebuilding:
+            return results
+        self.results.update(item for item in results if item[0] in self.pending)
+        return []
+
+    def serve(self) -> None:
+        """This replica may serve from now on: answer what waited for that, and send on what was held back."""
+        state = self.state
+        state.out.results.extend(self.results.items())
+        state.out.read_points.extend(self.points)
+        self.results, self.points = {}, []
+        self.served = (0, "")
+
+    def disown(self) -> None:
+        """The state is thrown away: so is what was computed from it."""
+        self.results = {}
+
     def on_installed(self, slot: int, results: list[tuple[bytes, Result]]) -> None:
         """A checkpoint at ``slot`` was installed; ``results``: the pending operations that it remembers."""
         self.finish(results)
@@ -314,4 +337,5 @@ class Contact:
     def on_read_point(self, message: ReadPoint) -> None:
         """The coordinator answered a probe of this process."""
         if message.boot == self.state.boot and self.probes.pop(message.probe, None) is not None:
-            self.state.out.read_points.append((message.probe, message.slot))
+            points = self.points if self.state.comparing else self.state.out.read_points
+            points.append((message.probe, message.slot))

@@ -57,6 +57,8 @@ def dispatch(replica: Replica, sender: str, disk: str, message: m.Message) -> No
             replica.change_requests.on_outcome(message)
         case m.ChangeAnswer():
             replica.change_requests.on_answer(message)
+        case m.CompareDigest():
+            replica.comparison.on_compare(sender, disk, message)
         case m.Forward() | m.ReadProbe() | m.CheckpointRequest() if _is_mirror(replica, sender):
             _dispatch_mirror(replica, sender, message)
         case _:
@@ -114,6 +116,8 @@ def _dispatch_member(replica: Replica, sender: str, disk: str, message: m.Messag
         ):
             if replica.office is not None:
                 _dispatch_office(replica, sender, message, replica.office)
+        case m.DigestCompared():
+            replica.comparison.on_compared(sender, message)
         case m.Committed():
             replica.acceptor.on_committed(sender, message)
         case m.Heartbeat():
@@ -157,6 +161,8 @@ def _dispatch_office(
 ) -> None:
     """Messages to a coordinator; without an office they mean nothing."""
     match message:
+        case m.Accepted() | m.HeartbeatAck() if message.matched > office.assigned:
+            pass  # it claims slots that were never assigned: its log is none of this group's
         case m.Accepted():
             if message.epoch == office.epoch:
                 office.on_accepted(sender, message)

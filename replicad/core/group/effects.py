@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from replicad.core.journal.records import Record
     from replicad.core.model.messages import Message
+    from replicad.core.model.operations import Result
     from replicad.core.model.refusals import Refusal
 
 EVERYONE = ""
@@ -44,6 +45,10 @@ class Effects:
     """Answered probes: ``(probe number, slot to apply before reading)``."""
     durable_requests: list[bytes] = field(default_factory=list)
     refused_requests: list[tuple[bytes, str]] = field(default_factory=list)
+    results: list[tuple[bytes, Result]] = field(default_factory=list)
+    """Results that ``Contact.vouch`` held back, and that may be answered now."""
+    serves: bool = False
+    """The replica's digest was compared: what waits for that may be served now."""
     changes: list[tuple[int, Refusal | None]] = field(default_factory=list)
     """Answered changes: ``(number, None or why it is refused)``."""
     transfer: list[TransferEffect] = field(default_factory=list)
@@ -67,6 +72,8 @@ class Effects:
             or self.apply
             or self.read_points
             or self.durable_requests
+            or self.results
+            or self.serves
             or self.refused_requests
             or self.changes
             or self.transfer

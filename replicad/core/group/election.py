@@ -85,7 +85,7 @@ class Election:
             elif self.phase == "prepare" and state.now - self.asked_at > state.limits.heartbeat_us:
                 self._ask_pages()
             return
-        if state.role is not Role.FOLLOWER or not self.may_stand():
+        if state.role is not Role.FOLLOWER or not self.may_stand() or self._leaves_it_to_others():
             return
         if state.now - self.acceptor.heard_at >= self._patience() and state.now >= self.acceptor.sticky_until():
             if self.has_hole():
@@ -93,12 +93,17 @@ class Election:
             else:
                 self.stand()
 
+    def _leaves_it_to_others(self) -> bool:
+        return self.state.yielding() or self.state.now < self.state.stands_from
+
     def has_hole(self) -> bool:
         """Return whether committed slots that are not applied yet are missing here (a rebuild left off below them).
 
         A coordinator has nobody to fetch them from: it would stay in office and never read or grant anything (E3).
         """
         state = self.state
+        if state.doubted > state.verified:
+            return True
         return any(state.log.get(slot) is None for slot in range(state.fed + 1, state.log.committed + 1))
 
     def may_stand(self) -> bool:

@@ -28,6 +28,8 @@ class Execution:
     results: list[tuple[bytes, Result]] = field(default_factory=list)
     marks: list[tuple[int, bytes]] = field(default_factory=list)
     """Digests at slots that are multiples of ``digest_slots``."""
+    digests: list[bytes] = field(default_factory=list)
+    """The digest after each slot of this run."""
 
 
 class Executor:
@@ -51,6 +53,7 @@ class Executor:
         machine = self.machine
         results: list[tuple[bytes, Result]] = []
         marks: list[tuple[int, bytes]] = []
+        digests: list[bytes] = []
         marker = done = 0
         machine.begin()
         try:
@@ -58,8 +61,9 @@ class Executor:
                 check(slot == machine.applied_slot + 1, "slots are applied in order, without gaps", "applied in order")
                 results += machine.apply(slot, value)
                 done += 1
+                digests.append(machine.digest)
                 if slot % self.digest_slots == 0:
-                    marks.append((slot, machine.digest))
+                    marks.append((slot, digests[-1]))
                 if batch_kind(value) == CHECKPOINT:
                     marker = slot
                     break
@@ -72,7 +76,7 @@ class Executor:
         for _ in range(done):
             self.queue.popleft()
         self.marker = marker
-        return Execution(machine.applied_slot, machine.digest, results, marks)
+        return Execution(machine.applied_slot, machine.digest, results, marks, digests)
 
     def resume(self) -> None:
         """Go on after the state at the marker is pinned (or could not be)."""

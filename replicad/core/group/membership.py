@@ -49,10 +49,13 @@ class Introduction:
 class Membership:
     """Formation, introductions, mirrors, and configuration entries."""
 
-    def __init__(self, state: GroupState, formed: Callable[[], None]) -> None:
-        """``formed()`` is called when this node has recorded an initial configuration."""
+    def __init__(
+        self, state: GroupState, formed: Callable[[], None], admissible: Callable[[str, str], bool] = lambda *_: True
+    ) -> None:
+        """``formed()``: an initial configuration was recorded. ``admissible(node, disk)``: its digest was compared."""
         self.state = state
         self.formed = formed
+        self.admissible = admissible
         self.introductions: dict[str, Introduction] = {}
         self.introduced_at = -(10**12)
         self.acquaintances: tuple[str, ...] = ()
@@ -67,6 +70,8 @@ class Membership:
         self.source_at = 0
         self.beaten_at = -(10**12)
         self.replied_at: dict[str, int] = {}
+        self.estranged_since = -1
+        """Since when somebody leads the group whose disk the configuration here does not know (-1: nobody does)."""
         self.past = bool(state.log.highest)
         """This process began with slots: whatever configuration they are of, it was not fetched from today's group."""
 
@@ -250,10 +255,13 @@ class Membership:
         belongs = own.names(state.node) if own is not None else not self.stranger
         if own is not None and theirs is not None and theirs.version > own.version:
             belongs = belongs or (theirs.generation == own.generation and theirs.names(state.node))
-        if message.committed > state.log.committed and not state.coordinator and belongs and not past:
+        known = own is None or own.holds(sender, message.disk) or (theirs is not None and theirs.version > own.version)
+        if message.committed > state.log.committed and not state.coordinator and belongs and not past and known:
             # Without a coordinator to welcome anyone: committed slots may be fetched from whoever has them (C2). They
             # may hold the configuration entry that this disk, or its peers, need to find a majority.
             self._take_source(sender, message.committed)
+        elif sender == self.source and not known:
+            self.source, self.source_committed = "", 0  # another directory was put under it
         if own is None:
             return
         member = own.member(sender)
@@ -327,10 +335,20 @@ class Membership:
         state = self.state
         if state.is_mirror():
             return self._follow(sender, message.epoch, message.committed)
+        if state.is_voter() and not state.coordinator and self.estranged_since < 0:
+            self.estranged_since = state.now
         if not state.is_voter() or not state.coordinator:
             # A voter, too: with an older configuration it does not know the disk whose heartbeats it hears.
             self._take_source(sender, message.committed)
         return False
+
+    def estranged(self) -> bool:
+        """Return whether the group has gone on without this disk for long, and not by a change that is known here."""
+        state = self.state
+        if not state.is_voter() or state.coordinator:
+            self.estranged_since = -1
+        since = self.estranged_since
+        return since >= 0 and state.now - since > FRESH_HEARTBEATS * state.limits.heartbeat_us
 
     def on_slots(self, sender: str, committed: int) -> None:
         """Slots arrived: their source lives."""
@@ -463,7 +481,7 @@ class Membership:
                 continue
             if state.now - peer.heard_at < 4 * state.limits.heartbeat_us and peer.heard_at:
                 continue  # the member's current disk still answers: two processes claim one name
-            if self.caught_up(introduction):
+            if self.caught_up(introduction) and self.admissible(name, introduction.disk):
                 return name, introduction.disk
         return None
 

@@ -437,6 +437,7 @@ class Office:
         oldest, since = self.oldest_held()
         return (
             self.state.applied >= self.recovered
+            and not self.state.comparing
             and self.view.may_hold(name)
             and not self.view.unfit(peer, oldest, since)
         )
@@ -474,7 +475,7 @@ class Office:
 
     def reads_until(self) -> int:
         """Return until when this office may serve linearizable reads (0: not yet)."""
-        if self.state.applied < self.recovered or not self.authority.granting:
+        if self.state.applied < self.recovered or self.state.comparing or not self.authority.granting:
             return 0
         return self.authority.authority_until()
 

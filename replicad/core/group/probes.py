@@ -41,7 +41,7 @@ class ProbeDesk:
         state = self.state
         confirmed_round = office.authority.confirmed_round()
         valid = state.now < office.reads_until()
-        ready = state.applied >= office.recovered
+        ready = state.applied >= office.recovered and not state.comparing
         keep = []
         for item in self.waiting:
             name, boot, probe, needed = item

@@ -8,6 +8,7 @@ from replicad.core.group.acceptor import Acceptor
 from replicad.core.group.catch_up import CatchUp
 from replicad.core.group.changes import ChangeDesk, ChangeRequests
 from replicad.core.group.checkpoints import Checkpoints, Digests
+from replicad.core.group.comparison import Comparison
 from replicad.core.group.contact import Contact
 from replicad.core.group.dispatch import dispatch
 from replicad.core.group.election import Election
@@ -92,9 +93,10 @@ class Replica:
         self.checkpoints = Checkpoints(self.state, durable.checkpoint)
         self.digests = Digests(self.state)
         self.catch_up = CatchUp(self.state, lambda: self.checkpoints.committed[0])
-        self.membership = Membership(self.state, self._formed)
         self.slots = self.acceptor.slots
         self.contact = Contact(self.state, self.slots)
+        self.comparison = Comparison(self.state, self._rebuild, self.contact.serve)
+        self.membership = Membership(self.state, self._settle_role, self.comparison.admissible)
         self.desk = ProbeDesk(self.state)
         self.change_requests = ChangeRequests(self.state)
         self.change_desk = ChangeDesk(self.state, self.membership, self.change_requests)
@@ -171,6 +173,7 @@ class Replica:
                 state.coordinator = "" if role is Role.REMOVED else state.coordinator
                 state.role = role
         elif state.role not in {Role.FOLLOWER, Role.CANDIDATE, Role.COORDINATOR}:
+            self.comparison.on_vote()
             state.role = Role.FOLLOWER
             self.acceptor.voter_since = state.now
             state.event("voter")
@@ -215,9 +218,6 @@ class Replica:
         state.event("took_office", epoch=epoch, start=self.office.start, recovered=recovered)
         self._send_heartbeats(self.office)
 
-    def _formed(self) -> None:
-        self._settle_role()
-
     # --- inputs -----------------------------------------------------------------------------------------------------
 
     def start(self, now: int) -> Effects:
@@ -248,6 +248,7 @@ class Replica:
         if self.office is None:
             self.change_desk.tick(None, self.tenure.released)
         self.change_requests.ask(self.office, self.change_desk)
+        self.comparison.tick()
         self.election.tick()
         self.catch_up.tick(*self._source())
         for number, confirmed in self.contact.tick(self.office):
@@ -307,6 +308,7 @@ class Replica:
         state.digest = execution.digest
         self.contact.finish(execution.results)
         self.digests.on_marks(execution.marks)
+        self.comparison.on_applied(execution.digests)
         return self._finish()
 
     def checkpoint_written(self, slot: int, digest: bytes, now: int) -> Effects:
@@ -329,6 +331,7 @@ class Replica:
         self.catch_up.on_installed(slot, digest)
         self.checkpoints.on_installed(slot, digest)
         self.digests.clear()
+        self.comparison.on_installed()
         self.contact.on_installed(slot, results)
         return self._finish()
 
@@ -354,7 +357,7 @@ class Replica:
         """
         state = self.state
         state.now = now
-        if state.rebuilding or state.leaving:
+        if state.rebuilding or state.comparing or state.leaving:
             return None
         if self.office is not None:
             return self.office.read_slot() if now < self.office.reads_until() else None
@@ -427,14 +430,11 @@ class Replica:
 
     def _rebuild(self, why: str) -> None:
         """This state may not be trusted: read no more, and fetch it from the others; promises stay (K3)."""
-        state = self.state
         self.acceptor.drop_lease()
         self.become_follower(why)
         self.digests.clear()
-        if not state.rebuilding:
-            state.rebuilding = True
-            state.out.distrust = True
-            state.event("rebuilding", why=why)
+        self.contact.disown()
+        self.comparison.distrust(why)
 
     def _tick_office(self, office: Office) -> None:
         state = self.state

@@ -43,6 +43,10 @@ class Role(StrEnum):
     COORDINATOR = "coordinator"
 
 
+STARTED, ADMITTED, REBUILT = "started", "admitted", "rebuilt"
+"""Why a replica's digest must be compared before it serves."""
+
+
 class GroupState:
     """Shared by the rooms of one replica; every field has one owner who writes it, named beside it."""
 
@@ -80,6 +84,11 @@ class GroupState:
         self.now = now
         self.lost = lost
         self.rebuilding = rebuild  # digests, catch_up: the store is not to be trusted until a transfer replaced it
+        self.comparing = ""  # comparison: why the digest must be compared before this replica serves ("": it was)
+        self.yields_until = 0  # comparison: so long, voters that have nothing to prove go on without this one
+        self.stands_from = 0  # comparison: an admitted or rebuilt replica leaves offices so long to others
+        self.verified = applied  # catch_up: decided slots up to here have the values that others have
+        self.doubted = 0  # catch_up: those above, up to here, are fed only when they are verified
         self.full = False  # replica: the disk is full
         self.leaving = False  # replica: a hand-over was asked for
         self.versions: dict[str, int] = {}  # replica: node -> version of the peer protocol that is spoken with it
@@ -298,13 +307,26 @@ class GroupState:
         """Give the executor what is committed and durable here, in order."""
         if self.rebuilding:
             return
-        limit = self.durable_limit(self.log.committed)
+        limit = self.durable_limit(self.feedable())
         while self.fed < limit:
             held = self.log.get(self.fed + 1)
             if held is None:
                 return
             self.fed += 1
             self.out.apply.append((self.fed, held[2]))
+
+    @property
+    def serves(self) -> bool:
+        """Whether what is read here at any level but ``?stale`` may be answered: the digest was compared (K3)."""
+        return not (self.rebuilding or self.comparing)
+
+    def yielding(self) -> bool:
+        """Return whether voters that have nothing to prove may elect, and fetch, without this one: it must prove."""
+        return bool(self.comparing) and self.now < self.yields_until
+
+    def feedable(self) -> int:
+        """Return up to which slot the own decided values are believed: after a rebuild, those that were verified."""
+        return self.verified if self.doubted > self.verified else self.log.committed
 
     # --- which cluster (M6) -----------------------------------------------------------------------------------------
 

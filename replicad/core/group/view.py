@@ -58,7 +58,8 @@ class View:
         joined_at = self.joined.get(name)
         if joined_at is None or name == self.barred:
             return False
-        return self.authority.peers[name].applied >= joined_at
+        peer = self.authority.peers[name]
+        return peer.applied >= joined_at and not peer.regains
 
     def drop_unfit(self, oldest_open: int, open_since: int, assigned: int = 0) -> None:
         """Drop holders that are silent, or leave slots unaccepted, once their last grant has ended (V2).

@@ -110,6 +110,7 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "request-ids-not-in-checkpoint": ("equal digests",),
     "checkpoint-of-one": ("equal digests",),
     "divergence-unnoticed": ("equal stores",),
+    "uncompared-serves": ("past state", "linearizable", "acknowledged"),
     # Two clusters of one name: a message passes between them, or a node that mixes their data stops.
     "ids-not-compared-at-the-door": ("apart",),
     "foreign-configuration-believed": ("halt",),

@@ -112,6 +112,12 @@ def _checkpoints_not_compared(original: Function) -> Function:
     return lambda self, mark: original(self, mark) or True
 
 
+COMPARISON = "core.group.comparison:Comparison"
+
+register("uncompared-serves", "K3", "a replica serves before its digest was compared", COMPARISON, "doubt")(
+    instead(lambda _self, _why, _floor: None)
+)
+
 # --- S1 ---------------------------------------------------------------------------------------------------------------
 
 

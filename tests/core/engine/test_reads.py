@@ -26,7 +26,7 @@ class Group:
         self.replica = SimpleNamespace(
             role="follower",
             coordinator="n1",
-            state=SimpleNamespace(rebuilding=False),
+            state=SimpleNamespace(rebuilding=False, serves=True),
             read_slot=lambda _now: self.slot,
             probe=lambda confirmed, _now: (7 + confirmed, ["asked", confirmed]),
             contact=SimpleNamespace(forget_probe=self.forgotten.append),

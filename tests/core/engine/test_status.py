@@ -10,12 +10,16 @@ from replicad.core.group.state import Role
 from replicad.core.model.obstacles import NOT_ADDED, Obstacle
 
 
-def said(role, *, name="orders", coordinator="", stranger=False, initial=("n1",), obstacles=(NOT_ADDED,)):
+def said(
+    role, *, name="orders", coordinator="", initial=("n1",), obstacles=(NOT_ADDED,), comparing="", **of_membership
+):
     """Return what keeps a group of n4 from serving."""
     state = SimpleNamespace(
         role=role, initial_members=initial, rebuilding=False, full=False, configuration=None, node="n4", disk="d"
     )
-    membership = SimpleNamespace(stranger=stranger, introductions={}, obstacles=lambda: obstacles)
+    state.comparing = comparing
+    plain = {"stranger": False, "introductions": {}, "obstacles": lambda: obstacles, "estranged": lambda: False}
+    membership = SimpleNamespace(**{**plain, **of_membership})
     replica = SimpleNamespace(role=role, state=state, membership=membership, coordinator=coordinator, committed=0)
     catalog = SimpleNamespace(own=SimpleNamespace(entry=NodeEntry("h:9001", "h:8001")))
     engine = SimpleNamespace(name="n4", catalog=catalog, ports=SimpleNamespace(now=lambda: 0))
@@ -55,3 +59,15 @@ def test_an_unformed_node_tells_whether_its_group_exists(obstacle, exists):
     (reason,) = said(Role.UNFORMED, initial=("n1", "n4"), obstacles=(obstacle,))
     assert reason.startswith("group orders exists, and this node's disk is not in it yet") == exists
     assert obstacle.sentence in reason
+
+
+def test_a_replica_says_that_it_waits_for_the_comparison_of_its_digest():
+    """That is why it holds no lease."""
+    (reason,) = said(Role.FOLLOWER, coordinator="n1", comparing="started")
+    assert "this replica was started, and waits for its digest to be compared" in reason
+
+
+def test_a_directory_of_another_past_is_to_be_moved_away():
+    """The sentence names what to do next."""
+    (reason,) = said(Role.FOLLOWER, estranged=lambda: True)
+    assert "stop the node, move its data directory away, and start it again" in reason

@@ -22,7 +22,7 @@ from tests.core.group.rigs import (
 NEW = "a new disk"
 
 
-def introduce(node, state="empty", disk=None, committed=0, echo=7):
+def introduce(node, state="empty", disk=None, committed=0, echo=7, configuration=b""):
     """What a node says of itself to the process of the rig, whose boot id is 7."""
     return m.Introduce(
         boot=3,
@@ -31,7 +31,7 @@ def introduce(node, state="empty", disk=None, committed=0, echo=7):
         state=state,
         committed=committed,
         applied=committed,
-        configuration=b"",
+        configuration=configuration,
     )
 
 
@@ -349,7 +349,8 @@ def test_a_newcomer_fetches_from_whoever_welcomes_it():
 def test_survivors_fetch_committed_slots_without_a_coordinator():
     """A member with an older configuration gets the slot that admits a peer from whoever has it."""
     rig = Rig("n2")
-    rig.step("n3", introduce("n3", "formed", disk=NEW, committed=4), disk=NEW)
+    newer = configuration_of().with_disk("n3", NEW, 4).encode()
+    rig.step("n3", introduce("n3", "formed", disk=NEW, committed=4, configuration=newer), disk=NEW)
     rig.wait(3 * HEARTBEAT)
     assert ("n3", m.FetchSlots(1)) in rig.sent
 

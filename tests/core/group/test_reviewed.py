@@ -107,6 +107,7 @@ def test_no_early_answer_where_the_operation_has_expired():
     rig = Rig("n1", protocol=ACTIVE, limits=limits, entries=[(1, epoch, batch(8)), (2, epoch, batch(9))], committed=2)
     rig.wait(LEASE)
     rig.follow("n2", committed=2, assigned=2)
+    rig.step("n2", m.DigestCompared(7, 2, bytes(16)))
     rig.submit(operation(1, base=0), ack=ACK_ONE)
     request = rig.of(m.TicketRequest)[-1]
     rig.step("n2", m.Ticket(request.boot, request.ticket, epoch, 4, 1, 1, ("n2", "n1", "n3")))

@@ -12,6 +12,7 @@ from typing import Any, cast
 import msgpack
 
 from replicad.core.model.messages.base import Entry, Message, Summary
+from replicad.core.model.messages.comparison import CompareDigest, DigestCompared
 from replicad.core.model.messages.contacts import Durable, Forward, ForwardRefused, ReadPoint, ReadProbe
 from replicad.core.model.messages.election import (
     FetchValues,
@@ -59,7 +60,9 @@ __all__ = [
     "CheckpointRequest",
     "Chosen",
     "Committed",
+    "CompareDigest",
     "Decided",
+    "DigestCompared",
     "Durable",
     "Entry",
     "FetchCheckpoint",
@@ -146,6 +149,8 @@ MESSAGES: dict[int, type[Message]] = {
         LeaseReturn,
         LeaseReturned,
         LeaseRecall,
+        CompareDigest,
+        DigestCompared,
     )
 }
 

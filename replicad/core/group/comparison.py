@@ -1,0 +1,238 @@
+"""A replica serves nothing before its digest was compared: after a start, an admission and a rebuild. Rules K3, M4.
+
+It asks all voters for their digest after the very slot that it has applied itself, so an idle group need not come to a
+slot at which digests are compared anyway. A majority of equal digests, the own one included if it votes, is enough; a
+majority of others that agree against it makes it rebuild. Voters answer for the last slots that they applied, and for
+a slot to come as soon as they come to it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from replicad.core.group.state import ADMITTED, REBUILT, STARTED, Role
+from replicad.core.model.messages import CompareDigest, DigestCompared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replicad.core.group.state import GroupState
+
+REMEMBERED_SLOTS = 256
+"""Of so many slots applied last the digest is remembered (4 KiB)."""
+ASKED_SLOTS = 8
+"""Answers are counted for so many slots asked about last."""
+YIELDING_LEASES = 4
+"""A replica that must prove its state leaves elections for so long to those that have nothing to prove."""
+VERSION = 2
+"""The version of the peer protocol that knows the question."""
+NEWCOMER_HEARTBEATS = 1
+"""Who waits for a vote has its digest compared every so many heartbeats: it gets none before."""
+MIRROR_HEARTBEATS = 10
+"""A mirror does so with the coordinator, which may be another one by now: it may be promoted."""
+
+
+class Comparison:
+    """What this replica asks, counts and answers."""
+
+    def __init__(self, state: GroupState, rebuild: Callable[[str], None], compared: Callable[[], None]) -> None:
+        """``rebuild(why)``: a majority contradicts; ``compared()``: this replica may serve from now on."""
+        self.state = state
+        self.rebuild = rebuild
+        self.compared = compared
+        self.digests: deque[bytes] = deque([state.digest], maxlen=REMEMBERED_SLOTS)
+        """Digests after the slots applied last; the last one is that of :attr:`last`."""
+        self.last = state.applied
+        self.floor = 0
+        """Digests after this slot or a later one count: the state that is doubted is part of them."""
+        self.asked: dict[int, dict[str, bytes]] = {}
+        """Slot -> voter -> its digest."""
+        self.asked_at = -(10**12)
+        self.asked_slot = -1
+        self.asked_office = (0, "")
+        """Mirror: the coordinator that it asked last."""
+        self.waiting: dict[str, tuple[int, int]] = {}
+        """Who asked about a slot that is not applied here yet: ``(boot, slot)``; one question of each."""
+        self.outsiders: dict[str, tuple[str, bool]] = {}
+        """Who follows without a vote -> its disk, and whether its digest was the own one when it last asked."""
+        self.rebuilding = state.rebuilding
+        """A transfer is to replace a state that is not trusted."""
+        self.rebuilds = 0
+        """How often this replica was rebuilt since its digest was last found equal to a majority's."""
+        if state.log.committed:
+            self.doubt(STARTED, state.log.committed)
+
+    # --- what must be compared --------------------------------------------------------------------------------------
+
+    def doubt(self, why: str, floor: int) -> None:
+        """Serve nothing until the digest after a slot from ``floor`` on was compared."""
+        self.state.comparing = why
+        self.state.yields_until = 0
+        self.state.stands_from = 0 if why == STARTED else self._yield_until()
+        self.floor = floor
+        self.asked = {}
+        self.asked_at = -(10**12)
+
+    def _yield_until(self) -> int:
+        return self.state.now + YIELDING_LEASES * self.state.limits.lease_us
+
+    def distrust(self, why: str) -> None:
+        """The state may not be trusted: fetch it from the others; and if that did not help, give the disk up."""
+        state = self.state
+        if state.rebuilding:
+            return
+        self.rebuilds += 1
+        if self.rebuilds > 1:
+            state.out.forget = f"{why}, and so it did before this replica was rebuilt: its directory is not trusted"
+            return
+        state.rebuilding = self.rebuilding = True
+        state.out.distrust = True
+        state.event("rebuilding", why=why)
+
+    def on_applied(self, digests: list[bytes]) -> None:
+        """Slots were applied, with these digests after them; answer who waited for one of them."""
+        if len(digests) != self.state.applied - self.last:
+            self.digests.clear()
+            digests = [self.state.digest]
+        self.digests.extend(digests)
+        self.last = self.state.applied
+        for node, (boot, slot) in [item for item in self.waiting.items() if item[1][1] <= self.last]:
+            del self.waiting[node]
+            self._answer(node, boot, slot)
+        if self.state.comparing:
+            self.tick()
+
+    def on_vote(self) -> None:
+        """This replica gets a vote: what it fetched without one must be what the others have (M4)."""
+        state = self.state
+        if state.role in {Role.LEARNER, Role.MIRROR, Role.REMOVED} and not state.rebuilding:
+            self.doubt(ADMITTED, state.log.committed)
+
+    def on_installed(self) -> None:
+        """The state was replaced as a whole: what was computed before says nothing of it."""
+        state = self.state
+        self.digests.clear()
+        self.digests.append(state.digest)
+        self.last = state.applied
+        self.asked = {}
+        if self.rebuilding:
+            self.rebuilding = False
+            self.doubt(REBUILT, max(state.applied, state.doubted))
+
+    def own(self, slot: int) -> bytes:
+        """Return the digest after ``slot``, b"" if it is not known (any more)."""
+        back = self.last - slot
+        return self.digests[-1 - back] if 0 <= back < len(self.digests) else b""
+
+    # --- asking -----------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Ask when there is something to ask: at once when the floor is reached, then once a heartbeat."""
+        state = self.state
+        if state.rebuilding:
+            return
+        if not state.is_voter() and not state.is_mirror():
+            if state.applied and self._quiet_for(NEWCOMER_HEARTBEATS):
+                self._ask(state.peers())
+        elif state.comparing:
+            if self.pointless():
+                state.event("digest_not_compared", why=state.comparing)
+                self._done()
+            elif state.applied >= self.floor and self._due():
+                self._ask(state.peers())
+        elif state.is_mirror() and state.coordinator and state.applied and self._office_must_know():
+            self.asked_office = (state.epoch, state.coordinator)
+            self._ask([state.coordinator])
+
+    def pointless(self) -> bool:
+        """Return whether there is nobody to compare with: a voter alone, or too many that cannot be asked.
+
+        Peers of the version before this rule cannot: then all is as it was with them.
+        """
+        state = self.state
+        deaf = sum(state.versions.get(name, VERSION) < VERSION for name in state.peers())
+        able = len(state.peers()) - deaf + state.is_voter()
+        return able < state.majority() or (state.majority() == 1 and state.is_voter())
+
+    def _office_must_know(self) -> bool:
+        return self.asked_office != (self.state.epoch, self.state.coordinator) or self._quiet_for(MIRROR_HEARTBEATS)
+
+    def _quiet_for(self, heartbeats: int) -> bool:
+        return self.state.now - self.asked_at >= heartbeats * self.state.limits.heartbeat_us
+
+    def _due(self) -> bool:
+        state = self.state
+        pause = state.limits.heartbeat_us
+        return state.now - self.asked_at >= (pause if self.asked_slot == state.applied else pause // 5)
+
+    def _ask(self, voters: list[str]) -> None:
+        state = self.state
+        self.asked_at = state.now
+        self.asked_slot = state.applied
+        self.asked.setdefault(state.applied, {})
+        while len(self.asked) > ASKED_SLOTS:
+            del self.asked[min(self.asked)]
+        for name in voters:
+            if name != state.node:
+                state.send(name, CompareDigest(state.boot, state.applied, state.digest))
+
+    def on_compared(self, sender: str, message: DigestCompared) -> None:
+        """A voter answered: serve with a majority, rebuild against one."""
+        state = self.state
+        answers = self.asked.get(message.slot)
+        own = self.own(message.slot)
+        if message.boot != state.boot or answers is None or not own or state.rebuilding:
+            return
+        if not message.digest:
+            state.yields_until = state.yields_until or self._yield_until()
+            return
+        answers[sender] = message.digest
+        counts: dict[bytes, int] = {own: int(state.is_voter())}
+        for name in state.peers():
+            if name in answers:
+                counts[answers[name]] = counts.get(answers[name], 0) + 1
+        best = max(counts, key=lambda digest: (counts[digest], digest))
+        if counts[best] < state.majority():
+            return
+        if best != own:
+            self.asked = {}
+            self.rebuild(f"the digest at slot {message.slot} differs from the majority's")
+        elif state.comparing and message.slot >= self.floor:
+            state.event("digest_compared", slot=message.slot, why=state.comparing)
+            self._done()
+
+    def _done(self) -> None:
+        self.state.comparing = ""
+        self.state.yields_until = self.state.stands_from = 0
+        self.asked = {}
+        self.rebuilds = 0
+        self.state.out.serves = True
+        self.compared()
+
+    # --- answering --------------------------------------------------------------------------------------------------
+
+    def on_compare(self, sender: str, disk: str, message: CompareDigest) -> None:
+        """Say what the own digest is there, now or when that slot is applied; note what that says of an outsider."""
+        state = self.state
+        if state.rebuilding or not state.knows(sender):
+            return
+        own = self.own(message.slot)
+        if not state.counts(sender, disk) and own:
+            self.outsiders[sender] = (disk, own == message.digest)
+        if message.slot > self.last:
+            self.waiting[sender] = (message.boot, message.slot)
+            if state.is_voter() and not state.comparing:
+                state.send(sender, DigestCompared(message.boot, message.slot, b""))
+        elif state.is_voter():
+            self._answer(sender, message.boot, message.slot)
+
+    def _answer(self, node: str, boot: int, slot: int) -> None:
+        self.state.send(node, DigestCompared(boot, slot, self.own(slot)))
+
+    def admissible(self, node: str, disk: str) -> bool:
+        """Return whether this disk may get a vote: its digest was found to be the own one, if it can be asked (M4)."""
+        state = self.state
+        if state.versions.get(node, 1) < VERSION:
+            return True
+        return not state.comparing and self.outsiders.get(node) == (disk, True)

@@ -1,0 +1,177 @@
+"""Puts wrong data directories under nodes, at random times, and plays the person who does what a node's message says.
+
+What the protocol promises to survive, on no more than a minority of the members at once:
+
+* a directory of *another past*: of another run of a cluster with the same names, or of this disk in a branch of this
+  cluster (all directories copied at one moment, and used elsewhere). It holds other values in the same slots;
+* an *older copy* of the node's own directory, if what this disk promised and accepted since is held by all other
+  members. A copy that lacks more takes its votes back: see "Known gaps" in ``docs/protocol.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+from replicad.lab.directories import Directory, copy_directory, other_past, put_back
+
+if TYPE_CHECKING:
+    from replicad.lab.nemesis import Nemesis
+    from replicad.lab.simulated_node import SimulatedNode
+    from replicad.lab.simulator import Simulator
+
+COPIES_KEPT = 3
+COPY_EVERY_US = 700_000
+OBEY_US = 500_000
+"""How often a person looks at the nodes' status."""
+TOUCH_US = 4_000_000
+PAST_US = (1_500_000, 4_000_000)
+"""How long another past lasts."""
+
+
+class PutBack:
+    """The faults of one run; :meth:`start` begins, and the nemesis ends them."""
+
+    def __init__(self, simulator: Simulator, nemesis: Nemesis) -> None:
+        self._simulator = simulator
+        self._nemesis = nemesis
+        self._copies: dict[str, list[Directory]] = {name: [] for name in simulator.names}
+
+    def start(self) -> None:
+        """Begin; every kind of fault has a stream of its own."""
+        settings = self._simulator.swarm.nemesis
+        kinds: tuple[tuple[str, int, Callable[[Random], None]], ...] = (
+            ("older", settings.older_us, self._older),
+            ("other_past", settings.other_past_us, self._other_past),
+        )
+        for name, mean, pull in kinds:
+            if mean:
+                self._nemesis.plan(name, mean, pull)
+        if settings.other_past_us:
+            self._simulator.network.calm = self._nemesis.muted
+            self._simulator.queue.after(OBEY_US, self._obey, Random(f"{self._simulator.seed}/obey"))
+        if settings.older_us:
+            self._nemesis.plan("copies", COPY_EVERY_US, self._copy)
+
+    def _copy(self, random: Random) -> None:
+        node = self._simulator.nodes[random.choice(self._simulator.names)]
+        copies = self._copies[node.name]
+        copies.append(copy_directory(node))
+        del copies[:-COPIES_KEPT]
+
+    def _older(self, random: Random) -> None:
+        """Kill a node, and start it on an older copy of its own directory."""
+        node = self._nemesis.any(random)
+        outage = self._nemesis.outage(random)
+        number = random.randrange(COPIES_KEPT)
+        copies = [copy for copy in self._copies[node.name] if copy.disk_id == node.disk_id]
+        process = node.process
+        if process is None or not copies or not self._nemesis.may_lose(node) or not self._harmless(node):
+            return
+        self._simulator.count("fault older directory")
+        node.crash(power=False)
+        node.note("gets an older copy of its directory")
+        put_back(node, copies[number % len(copies)])
+        self._nemesis.after(outage, node.start)
+
+    def _harmless(self, node: SimulatedNode) -> bool:
+        """Return whether every other node holds, durably, all that this disk promised and accepted."""
+        process = node.process
+        if process is None:
+            return False
+        own = process.replica.state
+        for other in self._simulator.nodes.values():
+            if other is node:
+                continue
+            if other.process is None:
+                return False
+            state = other.process.replica.state
+            if state.promised < own.promised or state.durable_limit(state.log.committed) < own.log.highest:
+                return False
+        return True
+
+    def _other_past(self, random: Random) -> None:
+        """Kill a node, and start it on a directory of another past."""
+        node = self._nemesis.any(random)
+        outage = self._nemesis.outage(random)
+        branch = random.random() < 0.5
+        duration = random.randint(*PAST_US)
+        seed = random.getrandbits(40)
+
+        def replace() -> None:
+            begin = {name: copy_directory(other) for name, other in self._simulator.nodes.items()} if branch else {}
+            self._replace(node, seed, duration, begin)
+            self._nemesis.after(outage, node.start)
+
+        if branch:
+            self._when_in_touch(node, replace)
+        elif node.process is not None and self._nemesis.may_lose(node):
+            replace()
+
+    def _replace(self, node: SimulatedNode, seed: int, duration: int, begin: dict[str, Directory]) -> None:
+        simulator = self._simulator
+        ids = [other.cluster_id for other in simulator.nodes.values() if other.cluster_id]
+        past = other_past(seed, simulator.swarm, len(simulator.founders), duration, begin, ids[0] if ids else "")
+        simulator.count("fault branched directory" if begin else "fault other directory")
+        node.crash(power=False)
+        node.note("gets the directory of another past" + (" (a branch of this one)" if begin else ""))
+        put_back(node, past[node.name])
+        node.restored(trusted=False)
+        node.alien = True
+        node.branched = bool(begin)
+        for other in simulator.nodes.values():
+            if begin and other.process is not None:
+                other.process.put_out_fuse()
+                other.process.log.hang_until = other.disk.slow_us = 0
+
+    def _when_in_touch(self, node: SimulatedNode, replace: Callable[[], None]) -> None:
+        """Pull no other lever until all others are in touch, or for so long that they will not be."""
+        if self._nemesis.muted():
+            return
+        self._nemesis.waiting = True
+        end = self._simulator.queue.now + TOUCH_US
+
+        def look() -> None:
+            late = self._simulator.queue.now >= end or self._nemesis.stopped
+            if not late and not self._in_touch(node):
+                self._simulator.queue.after(50_000, look)
+                return
+            self._nemesis.waiting = False
+            if not late and node.process is not None and self._nemesis.may_lose(node):
+                replace()
+
+        look()
+
+    def _in_touch(self, node: SimulatedNode) -> bool:
+        """Return whether all others are up and follow one coordinator among them.
+
+        A disk that votes and holds another past cannot be told from the only one that remembers, as long as no
+        majority of the others is in touch ("Known gaps").
+        """
+        others = [other for other in self._simulator.nodes.values() if other is not node]
+        for other in others:
+            process = other.process
+            if (
+                process is None
+                or process.paused
+                or other.full
+                or process.replica.state.leaving
+                or not process.replica.holds_lease(process.clock())
+            ):
+                return False
+            if process.replica.coordinator in {"", node.name}:
+                return False
+        return self._simulator.network.whole and len({o.process.replica.epoch for o in others if o.process}) == 1
+
+    def _obey(self, random: Random) -> None:
+        """Do what the status of a node says that waits outside with a directory of another past: empty it."""
+        for node in self._simulator.nodes.values():
+            process = node.process
+            if process is not None and node.alien and process.replica.membership.estranged():
+                self._simulator.count("emptied by hand")
+                node.crash(power=False)
+                node.note("is emptied, as its status says")
+                node.wipe()
+                self._simulator.queue.after(1_000 + random.randrange(300_000), node.start)
+        self._simulator.queue.after(OBEY_US, self._obey, random)

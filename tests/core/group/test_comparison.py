@@ -1,0 +1,144 @@
+"""A replica serves nothing before its digest was compared (K3, M4)."""
+
+import pytest
+
+from replicad.core.group.state import REBUILT
+from replicad.core.model import messages as m
+from tests.core.group.rigs import HEARTBEAT, LEASE, Rig, batch, epoch_of, operation
+
+N2 = epoch_of("n2")
+OWN = bytes(16)
+OTHER = b"another digest.."
+
+
+def started(**fields):
+    """A voter that starts with two committed slots."""
+    rig = Rig("n1", entries=[(1, N2, batch(1)), (2, N2, batch(2))], committed=2, **fields)
+    rig.wait(LEASE)
+    rig.follow("n2", committed=2, assigned=2)
+    return rig
+
+
+def lease_requests(rig):
+    return [message.lease_request for message in rig.of(m.HeartbeatAck)]
+
+
+def test_a_start_asks_every_voter_about_the_applied_slot():
+    """No traffic is needed: the slot applied last is asked about."""
+    rig = started()
+    questions = [(to, message) for to, message in rig.sent if isinstance(message, m.CompareDigest)]
+    assert {to for to, _ in questions} == {"n2", "n3"}
+    assert {(message.slot, message.digest) for _, message in questions} == {(2, OWN)}
+
+
+def test_no_lease_is_asked_for_before_the_digest_was_equal():
+    """One equal answer makes two of three."""
+    rig = started()
+    assert set(lease_requests(rig)) == {0}
+    rig.step("n3", m.DigestCompared(7, 2, OWN))
+    assert rig.replica.state.serves
+    rig.follow("n2", committed=2, assigned=2, sequence=2)
+    assert lease_requests(rig)[-1] > 0
+
+
+@pytest.mark.parametrize(
+    "answer", [m.DigestCompared(8, 2, OWN), m.DigestCompared(7, 1, OWN), m.DigestCompared(7, 2, b"")]
+)
+def test_an_answer_to_another_process_about_another_slot_or_without_a_digest_is_none(answer):
+    """Such an answer proves nothing."""
+    rig = started()
+    rig.step("n3", answer)
+    assert not rig.replica.state.serves
+
+
+def test_one_other_digest_is_no_majority_and_two_are():
+    """Then the state is fetched from the others."""
+    rig = started()
+    rig.step("n3", m.DigestCompared(7, 2, OTHER))
+    assert not rig.replica.state.rebuilding
+    rig.step("n2", m.DigestCompared(7, 2, OTHER))
+    assert rig.replica.state.rebuilding
+
+
+def test_operations_and_read_points_wait_for_the_comparison():
+    """What is answered is computed here."""
+    rig = started()
+    rig.submit(operation(1))
+    rig.wait(HEARTBEAT)
+    assert not rig.of(m.Forward)
+    number, effects = rig.replica.probe(confirmed=True, now=rig.now)
+    rig.take(effects)
+    rig.step("n2", m.ReadPoint(7, number, 2))
+    assert rig.read_points == []
+    rig.step("n2", m.DigestCompared(7, 2, OWN))
+    assert rig.read_points == [(number, 2)]
+    rig.wait(HEARTBEAT)
+    assert rig.of(m.Forward)
+
+
+def test_peers_of_version_1_are_not_waited_for():
+    """They cannot be asked: all is as it was with them, and an event says so."""
+    rig = Rig("n1", entries=[(1, N2, batch(1))], committed=1)
+    for peer in ("n2", "n3"):
+        rig.replica.on_peer(peer, 1)
+    rig.wait(HEARTBEAT)
+    assert rig.replica.state.serves
+    assert "digest_not_compared" in rig.event_names()
+
+
+def test_a_voter_answers_at_once_and_for_a_slot_to_come_later():
+    """An empty answer says that it has nothing to prove; the digest follows."""
+    rig = started()
+    rig.step("n2", m.DigestCompared(7, 2, OWN))
+    rig.take_sent()
+    assert rig.step("n3", m.CompareDigest(9, 2, OTHER)) == [("n3", m.DigestCompared(9, 2, OWN))]
+    assert rig.step("n3", m.CompareDigest(9, 3, OTHER)) == [("n3", m.DigestCompared(9, 3, b""))]
+    rig.step("n2", m.Slots(3, 3, ((3, N2, 0, batch(3)),)))
+    assert ("n3", m.DigestCompared(9, 3, OWN)) in rig.sent
+
+
+def test_who_must_prove_its_state_does_not_vote_while_others_have_nothing_to_prove():
+    """The others elect without it if they are a majority; after four lease lengths it votes."""
+    rig = started()
+    rig.step("n3", m.DigestCompared(7, 2, b""))
+    rig.wait(2 * LEASE)
+    prepare = m.Prepare(epoch_of("n3", 9), 1, 3, 0)
+    assert rig.step("n3", prepare) == []
+    rig.wait(3 * LEASE)
+    assert [type(message) for _, message in rig.step("n3", prepare)] == [m.Promise]
+
+
+def test_a_rebuild_applies_of_its_own_log_only_what_the_source_has_too():
+    """The log led to the wrong state, or may have."""
+    rig = started()
+    for peer in ("n2", "n3"):
+        rig.step(peer, m.DigestCompared(7, 2, OTHER))
+    rig.take(rig.replica.installed(0, OWN, b"", [], rig.now))
+    assert rig.replica.applied == 0
+    assert rig.replica.state.comparing == REBUILT
+    rig.applied.clear()
+    rig.step("n2", m.Slots(1, 2, ((1, N2, 0, batch(1)),)))
+    assert [slot for slot, _ in rig.applied] == [1]
+    rig.step("n2", m.Slots(2, 2, ((2, N2, 0, batch(9)),)))
+    assert "slot 2 here holds another value" in rig.forgotten
+
+
+def test_a_second_contradiction_gives_the_disk_up():
+    """There is no endless loop."""
+    rig = started()
+    for peer in ("n2", "n3"):
+        rig.step(peer, m.DigestCompared(7, 2, OTHER))
+    rig.take(rig.replica.installed(0, OWN, b"", [], rig.now))
+    rig.step("n2", m.Slots(1, 2, ((1, N2, 0, batch(1)), (2, N2, 0, batch(2)))))
+    rig.wait(HEARTBEAT)
+    for peer in ("n2", "n3"):
+        rig.step(peer, m.DigestCompared(7, 2, OTHER))
+    assert "not trusted" in rig.forgotten
+
+
+def test_slots_above_all_that_was_assigned_are_of_another_past():
+    """All that was chosen before an epoch is below what its coordinator has assigned (E3)."""
+    rig = Rig("n1", entries=[(1, N2, batch(1)), (2, N2, batch(2))], committed=2)
+    rig.wait(LEASE)
+    rig.follow("n3", epoch=epoch_of("n3", 9), committed=1, assigned=1)
+    assert "another past" in rig.forgotten
