@@ -11,8 +11,6 @@ from replicad.core.model.obstacles import ObstacleKind
 if TYPE_CHECKING:
     from replicad.core.engine.group import Group
 
-HEARD_LATELY_US = 10_000_000
-
 
 ANOTHER_PAST = (
     "It is none of this group's: stop the node, move its data directory away, and start it again; it is re-admitted"
@@ -63,14 +61,7 @@ def _advice(group: Group) -> str:
     if replica.membership.stranger:
         return f"The group goes on without this node: {_addition(group)}"
     configuration = replica.state.configuration
-    now = group.engine.ports.now()
-    # Who has committed more may have been re-admitted in a configuration that is not known here yet.
-    disks = {
-        name: said.disk
-        for name, said in replica.membership.introductions.items()
-        if said.disk and said.committed <= replica.committed and now - said.at < HEARD_LATELY_US
-    }
-    disks[replica.state.node] = replica.state.disk
+    disks = replica.membership.disks_told() | {replica.state.node: replica.state.disk}
     members = configuration.members if configuration else ()
     foreign = [member.node for member in members if disks.get(member.node, member.disk) != member.disk]
     if len(foreign) * 2 <= len(members):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicad.core.detection.patience import Sign
 from replicad.core.group.probation import Probation
 from replicad.core.model.messages import LeaseRecall
 
@@ -25,13 +26,13 @@ ROUNDS_KEPT = 64
 class Peer:
     """What the coordinator knows of one member in this epoch."""
 
+    node: str
     disk: str
     probation: Probation
     boot: int = 0
     acked_sequence: int = 0
     acked_sent_at: int = -1
     """Send time of the newest heartbeat that it acknowledged (-1: none)."""
-    heard_at: int = 0
     matched: int = 0
     """Durably accepted up to here, in this epoch."""
     moved_at: int = 0
@@ -97,8 +98,12 @@ class Authority:
                 # What is committed already it fetches itself. From here on a majority may need it: until it can have
                 # answered, its silence says nothing (E4).
                 self._peers[member.node] = Peer(
-                    member.disk, Probation(self.state.limits.stall_after_us), sent_to=self.state.log.committed
+                    member.node,
+                    member.disk,
+                    Probation(self.state.limits.stall_after_us),
+                    sent_to=self.state.log.committed,
                 )
+                self.state.detectors.forget(member.node, Sign.ANSWER)
                 self.began_at = self.state.now
         current = {member.node for member in members}
         for name in [name for name in self._peers if name not in current]:
@@ -125,7 +130,6 @@ class Authority:
         sent_at = self.round_sent_at.get(message.sequence)
         if sent_at is not None:
             peer.acked_sent_at = max(peer.acked_sent_at, sent_at)
-        peer.heard_at = self.state.now
         self.note_matched(peer, message.matched)
         if message.sequence <= peer.acked_sequence:
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from replicad.core.detection.patience import Patience
 from replicad.core.model.change_kinds import ADD, DEMOTE, MOVE, PROMOTE, PROTOCOL, REMOVE
 from replicad.core.model.configuration import PROTOCOLS, Configuration
 from replicad.core.model.messages import ChangeAnswer, ChangeOutcome, ChangeRequest
@@ -29,8 +30,6 @@ VOTERS_MAX = 15
 MIRRORS_MAX = 256
 WAITING_MAX = 64
 """Requests for the change under way; answers that are remembered; requests of one node that are not answered."""
-HEARD_HEARTBEATS = 12
-"""A mirror that asked for nothing for so long cannot become a voter now."""
 PATIENCE_LEASES = 400
 """A request that is not answered for so long is forgotten (two minutes)."""
 
@@ -221,7 +220,7 @@ class ChangeDesk:
         """Return why a mirror is not yet what a voter must be."""
         state = self.state
         known = self.membership.introductions.get(node)
-        if known is None or state.now - known.at > HEARD_HEARTBEATS * state.limits.heartbeat_us:
+        if known is None or state.detectors.suspects(node, state.now, Patience.CHANGE):
             return Refusal(
                 RefusalCode.SILENT, f"{node} was not heard of lately: see that it runs and reaches {state.node}"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from replicad.core.detection.patience import Sign
 from replicad.core.model import messages as m
 
 if TYPE_CHECKING:
@@ -22,8 +23,18 @@ OfficeMessage = (
 )
 
 
+SIGNS: dict[type[m.Message], Sign] = {
+    m.HeartbeatAck: Sign.ANSWER,
+    m.Introduce: Sign.WORD,
+    m.FetchSlots: Sign.WORD,
+    m.SlotAccepted: Sign.ACCEPTANCE,
+}
+
+
 def dispatch(replica: Replica, sender: str, disk: str, message: m.Message) -> None:
     """Every message has one place to go. What votes or counts must come from a member's current disk."""
+    if type(message) in SIGNS:
+        _note_sign(replica, sender, disk, message)
     match message:
         case m.Introduce():
             replica.membership.on_introduce(sender, disk, message, replica.office)
@@ -66,6 +77,28 @@ def dispatch(replica: Replica, sender: str, disk: str, message: m.Message) -> No
                 _dispatch_member(replica, sender, disk, message)
             elif isinstance(message, m.Heartbeat):
                 replica.membership.on_foreign_heartbeat(sender)
+
+
+def _note_sign(replica: Replica, sender: str, disk: str, message: m.Message) -> None:
+    """Tell the detectors of a sign of life; an answer, or an acceptance, is one only by the disk that votes.
+
+    That a node offers slots is a sign if it is the one to fetch them from: ``Membership`` chooses it, and says so.
+    """
+    state = replica.state
+    office = replica.office
+    match message:
+        case m.HeartbeatAck():
+            # Peers are asked: by a configuration that changed just now a new disk begins as one that was never heard.
+            current = office is not None and message.epoch == office.epoch and sender in office.authority.peers
+            counts = current and state.counts(sender, disk)
+        case m.SlotAccepted():
+            counts = message.round == 0 and state.counts(sender, disk)
+        case m.FetchSlots():
+            counts = office is not None and replica.membership.follows(sender, disk)
+        case _:
+            counts = True
+    if counts:
+        state.detectors.heard(sender, state.now, SIGNS[type(message)])
 
 
 def _is_mirror(replica: Replica, sender: str) -> bool:

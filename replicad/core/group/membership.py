@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicad.core.detection.patience import Patience, Sign
 from replicad.core.group.state import Role
 from replicad.core.journal.records import FormationRecord
 from replicad.core.model.cluster_id import CLUSTER_ID_SINCE
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from replicad.core.group.office import Office
     from replicad.core.group.state import GroupState
 
-FRESH_HEARTBEATS = 20
-"""An introduction counts for so many heartbeats, and so does a source that was heard."""
 INTRODUCE_HEARTBEATS = 2
 STRANGERS_HEARTBEATS = 10
 """A group is formed no earlier after the start, where there are nodes that are no initial members of it."""
@@ -41,7 +40,6 @@ class Introduction:
     disk: str
     state: str
     committed: int
-    at: int
     foreign: bool = False
     """It holds a configuration of another cluster, or of another life of the group (M6)."""
 
@@ -129,7 +127,7 @@ class Membership:
 
     def source_live(self) -> bool:
         """Return whether the source was heard lately."""
-        return bool(self.source) and self.state.now - self.source_at < FRESH_HEARTBEATS * self.state.limits.heartbeat_us
+        return bool(self.source) and not self.state.detectors.suspects(self.source, self.state.now, Patience.SOURCE)
 
     # --- first formation --------------------------------------------------------------------------------------------
 
@@ -170,10 +168,23 @@ class Membership:
 
     def _fresh(self, name: str) -> str:
         introduction = self.introductions.get(name)
-        window = FRESH_HEARTBEATS * self.state.limits.heartbeat_us
-        if introduction is None or self.state.now - introduction.at > window:
+        if introduction is None or self.state.detectors.suspects(name, self.state.now, Patience.FORMATION):
             return "absent"
         return introduction.state
+
+    def disks_told(self) -> dict[str, str]:
+        """Return ``node -> disk`` that it lately said it has.
+
+        Not of who has committed more: it may have been re-admitted in a configuration that is not known here yet.
+        """
+        state = self.state
+        return {
+            name: said.disk
+            for name, said in self.introductions.items()
+            if said.disk
+            and said.committed <= state.log.committed
+            and not state.detectors.suspects(name, state.now, Patience.ADVICE)
+        }
 
     def obstacles(self) -> list[Obstacle]:
         """Return what keeps an unformed node from taking part."""
@@ -241,7 +252,7 @@ class Membership:
         foreign = theirs is not None and state.unproven(theirs, sender, disk)
         self._note_foreign(sender, message, foreign=foreign)
         self.introductions[sender] = Introduction(
-            message.boot, message.echo, message.disk, message.state, message.committed, state.now, foreign
+            message.boot, message.echo, message.disk, message.state, message.committed, foreign
         )
         if foreign:
             return
@@ -329,6 +340,7 @@ class Membership:
         if sender == self.source:
             committed = max(committed, self.source_committed)
         self.source, self.source_committed, self.source_at = sender, committed, self.state.now
+        self.state.detectors.heard(sender, self.state.now, Sign.OFFER)
 
     def on_welcome(self, sender: str, message: Welcome) -> bool:
         """A coordinator offers itself as the source of all that this disk lacks; returns whether a mirror takes it."""
@@ -403,14 +415,13 @@ class Membership:
 
     def on_fetch(self, sender: str, disk: str, first: int) -> None:
         """Coordinator: who asks for slots without a vote says by that how far it is, and which disk it has."""
-        state = self.state
         if not self.follows(sender, disk):
             return
         known = self.introductions.get(sender)
         if known is None or known.disk != disk:
-            self.introductions[sender] = Introduction(0, 0, disk, "formed", max(0, first - 1), state.now)
+            self.introductions[sender] = Introduction(0, 0, disk, "formed", max(0, first - 1))
         else:
-            known.state, known.committed, known.at = "formed", max(0, first - 1), state.now
+            known.state, known.committed = "formed", max(0, first - 1)
 
     def follows(self, node: str, disk: str) -> bool:
         """Return whether this disk follows without a vote: a mirror's, or one that is not its member's (yet)."""
@@ -477,9 +488,9 @@ class Membership:
             peer = office.authority.peers.get(name)
             if introduction is None or introduction.foreign or peer is None or introduction.disk == peer.disk:
                 continue
-            if state.now - introduction.at > 6 * state.limits.heartbeat_us:
+            if state.detectors.suspects(name, state.now, Patience.NEWCOMER):
                 continue
-            if state.now - peer.heard_at < 4 * state.limits.heartbeat_us and peer.heard_at:
+            if not state.detectors.suspects(name, state.now, Patience.INCUMBENT):
                 continue  # the member's current disk still answers: two processes claim one name
             if self.caught_up(introduction) and self.admissible(name, introduction.disk):
                 return name, introduction.disk

@@ -6,6 +6,7 @@ from collections import deque
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from replicad.core.detection.patience import Detectors
 from replicad.core.group.effects import EVERYONE, Effects
 from replicad.core.group.log import SlotLog, batch_kind
 from replicad.core.group.probation import Probation
@@ -91,6 +92,7 @@ class GroupState:
         self.doubted = 0  # catch_up: those above, up to here, are fed only when they are verified
         self.full = False  # replica: the disk is full
         self.leaving = False  # replica: a hand-over was asked for
+        self.detectors = Detectors(limits)  # dispatch, membership: who shows signs of life
         self.versions: dict[str, int] = {}  # replica: node -> version of the peer protocol that is spoken with it
 
         self.role = Role.UNFORMED  # replica

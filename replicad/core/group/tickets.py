@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from replicad.core.detection.patience import Patience
 from replicad.core.group.log import value_digest
 from replicad.core.model.messages import Chosen, FetchSlots, SlotAccept, Ticket, TicketRequest
 from replicad.core.model.operations import ACK_ALL, ACK_ONE, NOOP_BATCH, OPERATIONS, decode_operation, encode_batch
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from replicad.core.model.messages import Decided, SlotAccepted
 
 
-PATIENCE_HEARTBEATS = 3
-"""A proposal is sent again to a member that has accepted nothing for so many heartbeats."""
+RESEND_HEARTBEATS = 3
+"""A proposal is sent again no more often than this, and only to members that accept nothing meanwhile."""
 
 
 @dataclass(slots=True)
@@ -57,8 +58,6 @@ class Tickets:
         """What is asked for and proposed belongs to this epoch."""
         self.proposals: dict[int, Proposal] = {}
         self.newly_chosen: list[int] = []
-        self.heard: dict[str, int] = {}
-        """Member -> when it last accepted something of this contact."""
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -158,7 +157,6 @@ class Tickets:
 
     def on_accepted(self, sender: str, message: SlotAccepted) -> None:
         """Count a member's acceptance of a batch of this contact."""
-        self.heard[sender] = self.state.now
         proposal = self.proposals.get(message.slot)
         if proposal is not None and message.round == 0 and message.epoch == proposal.ticket.epoch:
             proposal.accepted[sender] = None
@@ -271,14 +269,13 @@ class Tickets:
                 self.asked[number] = state.now
                 if office is not None or state.coordinator not in {"", state.node}:
                     self._request(number, office)
-        before = state.now - PATIENCE_HEARTBEATS * state.limits.heartbeat_us
+        before = state.now - RESEND_HEARTBEATS * state.limits.heartbeat_us
         for slot, proposal in self.proposals.items():
             if proposal.chosen or proposal.sent_at > before:
                 continue
             # Who answers for other slots is only slow: messages get lost with their connection, not one by one.
-            silent = [name for name in state.peers() if self.heard.get(name, 0) <= before]
-            for name in silent:
-                if name not in proposal.accepted:
+            for name in state.peers():
+                if name not in proposal.accepted and state.detectors.suspects(name, state.now, Patience.PROPOSAL):
                     proposal.sent_at = state.now
                     state.send(name, SlotAccept(proposal.ticket.epoch, 0, slot, proposal.value))
         self.ask(office)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicad.core.detection.patience import Patience
+
 if TYPE_CHECKING:
     from replicad.core.group.authority import Authority, Peer
     from replicad.core.group.state import GroupState
@@ -51,7 +53,8 @@ class View:
 
     def fresh(self, peer: Peer) -> bool:
         """Return whether the member answered within the last few heartbeats."""
-        return peer.acked_sent_at >= 0 and self.state.now - peer.heard_at <= 3 * self.state.limits.heartbeat_us
+        # An acknowledgement of a round that is long forgotten says nothing.
+        return peer.acked_sent_at >= 0 and not self.state.detectors.suspects(peer.node, self.state.now, Patience.VIEW)
 
     def may_hold(self, name: str) -> bool:
         """Return whether a grant may go to this member now: it must have applied b (V1)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from replicad.core.detection.patience import Sign
 from replicad.lab.mutations.registry import also, always, instead, register
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ RETURNS = "core.group.lease_return:LeaseReturns"
 @register("authority-from-receipt", "L2", "authority counts from the answers' receipt", AUTHORITY, "majority_sent_at")
 def _authority_from_receipt(_original: Function) -> Function:
     def majority_sent_at(self: Any) -> int:
-        heard = [peer.heard_at if peer.acked_sent_at >= 0 else -1 for peer in self.peers.values()]
+        heard = [
+            self.state.detectors.last_heard(name, Sign.ANSWER) if peer.acked_sent_at >= 0 else -1
+            for name, peer in self.peers.items()
+        ]
         return int(sorted([self.state.now, *heard], reverse=True)[self.state.majority() - 1])
 
     return majority_sent_at

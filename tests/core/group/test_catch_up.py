@@ -1,7 +1,7 @@
 import pytest
 
+from replicad.core.detection.patience import Patience
 from replicad.core.group.effects import BeginTransfer, CheckpointCommitted, InstallCheckpoint, SendChunk, WriteChunk
-from replicad.core.group.membership import FRESH_HEARTBEATS
 from replicad.core.journal.records import CheckpointRecord
 from replicad.core.model import messages as m
 from tests.core.group.rigs import (
@@ -312,7 +312,7 @@ def test_a_mirror_whose_coordinator_is_silent_introduces_itself():
     rig = mirror()
     rig.step("n2", beat())
     rig.take_sent()
-    rig.wait(FRESH_HEARTBEATS * HEARTBEAT + TICK)
+    rig.wait(Patience.SOURCE.heartbeats * HEARTBEAT + TICK)
     assert {to for to, message in rig.sent if isinstance(message, m.Introduce)} == {"n1", "n2", "n3"}
     assert rig.replica.coordinator == ""
 

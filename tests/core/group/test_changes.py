@@ -2,7 +2,8 @@
 
 import pytest
 
-from replicad.core.group.changes import HEARD_HEARTBEATS, MIRRORS_MAX, WAITING_MAX
+from replicad.core.detection.patience import Patience
+from replicad.core.group.changes import MIRRORS_MAX, WAITING_MAX
 from replicad.core.journal.records import FormationRecord
 from replicad.core.model import messages as m
 from replicad.core.model.configuration import GENERATION_STRIDE, Configuration
@@ -191,7 +192,7 @@ def test_a_mirror_that_fell_silent_is_not_promoted():
     """Only who asked for slots lately may become a voter."""
     rig = coordinator(configuration=with_mirror())
     follow(rig)
-    rig.serve(HEARD_HEARTBEATS * HEARTBEAT + TICK)
+    rig.serve(Patience.CHANGE.heartbeats * HEARTBEAT + TICK)
     assert ask(rig, "promote", "n9") == "n9 was not heard of lately: see that it runs and reaches n1"
 
 

@@ -1,6 +1,7 @@
 import pytest
 
-from replicad.core.group.membership import FRESH_HEARTBEATS, STRANGERS_HEARTBEATS
+from replicad.core.detection.patience import Patience
+from replicad.core.group.membership import STRANGERS_HEARTBEATS
 from replicad.core.journal.records import FormationRecord
 from replicad.core.model import messages as m
 from replicad.core.model.configuration import Configuration
@@ -73,7 +74,7 @@ def test_a_group_forms_when_all_initial_members_are_here_and_empty():
 def test_a_group_does_not_form_otherwise(introductions):
     """While one initial member is absent, or had data, the others wait for ever: it may know the past (M5)."""
     rig = Rig(formed=False)
-    for _ in range(3 * FRESH_HEARTBEATS):
+    for _ in range(3 * Patience.FORMATION.heartbeats):
         for node, message in zip(("n2", "n3"), introductions, strict=False):
             rig.step(node, message)
         rig.wait(HEARTBEAT)
@@ -106,7 +107,7 @@ def test_an_old_introduction_does_not_count():
     """Members must be present at the same time."""
     rig = Rig(formed=False)
     rig.step("n2", introduce("n2"))
-    rig.wait(FRESH_HEARTBEATS * HEARTBEAT + TICK)
+    rig.wait(Patience.FORMATION.heartbeats * HEARTBEAT + TICK)
     rig.step("n3", introduce("n3"))
     rig.wait(5 * HEARTBEAT)
     assert formed(rig) == []
@@ -471,7 +472,7 @@ def test_a_newcomer_without_a_coordinator_fetches_the_slot_that_gives_it_its_vot
     rig = Rig("n9", durable=durable)
     assert rig.replica.role == "learner"
     rig.step("n1", m.Welcome(epoch_of("n1"), 2))
-    rig.wait(2 * FRESH_HEARTBEATS * HEARTBEAT)
+    rig.wait(2 * Patience.SOURCE.heartbeats * HEARTBEAT)
     rig.take_sent()
     rig.step("n2", introduce("n2", "formed", committed=2))
     rig.wait(5 * HEARTBEAT)

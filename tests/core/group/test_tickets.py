@@ -2,8 +2,8 @@
 
 import pytest
 
+from replicad.core.detection.patience import Patience
 from replicad.core.group.log import value_digest
-from replicad.core.group.tickets import PATIENCE_HEARTBEATS
 from replicad.core.model import messages as m
 from replicad.core.model.configuration import Configuration
 from replicad.core.model.limits import Limits
@@ -186,7 +186,7 @@ def test_a_proposal_is_sent_again_to_those_who_did_not_answer():
     rig = proposing()
     rig.step("n2", accepted())
     rig.take_sent()
-    rig.wait(PATIENCE_HEARTBEATS * HEARTBEAT + TICK)
+    rig.wait(Patience.PROPOSAL.heartbeats * HEARTBEAT + TICK)
     assert [item for item in rig.take_sent() if isinstance(item[1], m.SlotAccept)] == [
         ("n3", m.SlotAccept(N2, 0, 1, batch(1)))
     ]
