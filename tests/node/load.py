@@ -28,6 +28,7 @@ class Load:
 
     A writer with an odd number writes a new key each time; an even one overwrites its key, and takes a new one when the
     outcome of a write is unknown (that write may take effect later). On an error a writer goes on at the next node.
+    With ``grows`` false all overwrite, so that the state stays small however long the load lasts.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Load:
         prefix: str = "load",
         value_bytes: int = 100,
         pause: float = 0.002,
+        grows: bool = True,
     ) -> None:
         """``pause``: seconds between two writes of one writer."""
         self.nodes = nodes
@@ -44,6 +46,7 @@ class Load:
         self.prefix = prefix
         self.value_bytes = value_bytes
         self.pause = pause
+        self.grows = grows
         self.acknowledged: dict[str, Written] = {}
         self.indefinite: dict[str, bytes] = {}
         """Key -> value of the one write to it whose outcome is unknown."""
@@ -88,7 +91,7 @@ class Load:
         turn, step, generation = number, 0, 0
         while not self._stopping:
             step += 1
-            if number % 2:
+            if self.grows and number % 2:
                 generation = step
             key = f"{self.prefix}/{number}-{generation}"
             value = f"{number}:{step}:".encode().ljust(self.value_bytes, b".")

@@ -33,7 +33,7 @@ RULES = {
         "K3",
         "S1",
     ),
-    *("sessions", "slip", "speed"),
+    *("sessions", "slip", "speed", "detector"),
 }
 
 

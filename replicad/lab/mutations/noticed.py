@@ -86,6 +86,10 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "apply-out-of-order": ("applied in order",),
     # What must go on stands still.
     "holes-stay": ("request", "converge"),
+    "nobody-suspected": ("converge",),
+    "suspected-at-once": ("converge",),
+    "heard-for-all": ("converge",),
+    "any-sign-counts": ("converge",),
     "deaf-coordinator-stays": ("write",),
     "stalled-coordinator-stays": ("write",),
     "stuck-disk-keeps-lease": ("write",),

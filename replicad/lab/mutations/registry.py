@@ -44,7 +44,7 @@ class Mutation:
 
     name: str
     rule: str
-    """Rule of section 9 of the design, or "slip" for the usual programming errors."""
+    """Rule of section 9 of the design, or "slip" for the usual programming errors, or "detector"."""
     description: str
     patches: list[Patch] = field(default_factory=list)
     covered_by: str = ""
