@@ -18,7 +18,7 @@ def said(
         role=role, initial_members=initial, rebuilding=False, full=False, configuration=None, node="n4", disk="d"
     )
     state.comparing = comparing
-    plain = {"stranger": False, "introductions": {}, "obstacles": lambda: obstacles, "estranged": lambda: False}
+    plain = {"stranger": False, "disks_told": dict, "obstacles": lambda: obstacles, "estranged": lambda: False}
     membership = SimpleNamespace(**{**plain, **of_membership})
     replica = SimpleNamespace(role=role, state=state, membership=membership, coordinator=coordinator, committed=0)
     catalog = SimpleNamespace(own=SimpleNamespace(entry=NodeEntry("h:9001", "h:8001")))
