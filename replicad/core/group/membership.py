@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicad.core.detection.patience import Patience, Sign
+from replicad.core.group.introduction import Introduction
 from replicad.core.group.state import Role
 from replicad.core.journal.records import FormationRecord
 from replicad.core.model.cluster_id import CLUSTER_ID_SINCE
@@ -27,21 +27,10 @@ REMOVED_PAUSE_US = 1_000_000
 """Who is not in the configuration introduces itself no more often than this."""
 NAMING_HEARTBEATS = 20
 """So long after the start a group waits for the cluster's id before it forms without one."""
+ESTRANGED_HEARTBEATS = 20
+"""A voter that coordinators offer slots to, and no heartbeats, says so after so long."""
 MIRROR_HEARTBEATS = 2
 """Mirrors hear from the coordinator every so many heartbeats."""
-
-
-@dataclass(slots=True)
-class Introduction:
-    """What a node last said of itself."""
-
-    boot: int
-    echo: int
-    disk: str
-    state: str
-    committed: int
-    foreign: bool = False
-    """It holds a configuration of another cluster, or of another life of the group (M6)."""
 
 
 class Membership:
@@ -360,7 +349,7 @@ class Membership:
         if not state.is_voter() or state.coordinator:
             self.estranged_since = -1
         since = self.estranged_since
-        return since >= 0 and state.now - since > FRESH_HEARTBEATS * state.limits.heartbeat_us
+        return since >= 0 and state.now - since > ESTRANGED_HEARTBEATS * state.limits.heartbeat_us
 
     def on_slots(self, sender: str, committed: int) -> None:
         """Slots arrived: their source lives."""
