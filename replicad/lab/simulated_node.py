@@ -325,6 +325,14 @@ class SimulatedNode:
         self.set_aside()
         self.simulator.queue.after(50_000, self.start)
 
+    def move_away(self, why: str) -> None:
+        """The process stopped for good: a person reads why, moves the directory away, and starts the node again."""
+        self.note(f"stops, and gets an empty directory: {why}")
+        self.simulator.count("emptied by hand")
+        self.crash(power=False)
+        self.wipe()
+        self.simulator.queue.after(300_000, self.start)
+
     def set_full(self, *, full: bool) -> None:
         """Fill the disk, or make space again."""
         self.full = full

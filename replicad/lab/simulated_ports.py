@@ -102,7 +102,10 @@ class SimulatedPorts:
         self.simulator.note(self.process.name, " ".join([name, *(f"{k}={v}" for k, v in fields.items())]))
 
     def halt(self, reason: str) -> None:
-        """Nothing that the simulator does may lead to this."""
+        """A directory of another past is moved away, as the sentence says; nothing else may lead to this."""
+        if self.node.alien:
+            self._act(self.node.move_away, reason)
+            return
         raise Violation("halt", f"{self.process.name} stopped for good: {reason}")
 
     def forget(self, reason: str) -> None:

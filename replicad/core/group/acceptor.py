@@ -235,15 +235,17 @@ class Acceptor:
     def _of_another_past(self, message: Heartbeat) -> bool:
         """Return whether this log is none of this group's: it calls a slot committed that no election found (E3).
 
-        All that was chosen before an epoch is below what its coordinator has assigned. It gives the disk up.
+        All that was chosen before an epoch is below what its coordinator has assigned. The process stops, and nothing is
+        set aside: should it be the coordinator that is wrong, this directory is needed.
         """
         state = self.state
         held = state.log.get(state.log.committed)
         if state.log.committed <= message.assigned or held is None or held[0] >= message.epoch:
             return False
-        state.out.forget = (
+        state.out.halt = (
             f"slot {state.log.committed} is committed by this log, and the group has assigned no more than "
-            f"{message.assigned} slots: this directory is of another past"
+            f"{message.assigned} slots: this directory is of another past. If replicad status at {state.coordinator} "
+            f"shows the group's data, move this directory away, and start the node again: it is re-admitted"
         )
         return True
 

@@ -218,7 +218,8 @@ class Comparison:
         if state.rebuilding or not state.knows(sender):
             return
         own = self.own(message.slot)
-        if not state.counts(sender, disk) and own:
+        configuration = state.configuration
+        if own and not (configuration and configuration.holds(sender, disk)):
             self.outsiders[sender] = (disk, own == message.digest)
         if message.slot > self.last:
             self.waiting[sender] = (message.boot, message.slot)

@@ -23,11 +23,9 @@ ONE_BATCH = (
     "promise-omits-decided",
     "first-page-is-all",
     "lowest-ballot-wins",
-    "prefix-not-fetched",
     "accept-below-promise",
     "old-promises-count",
     "empty-disk-votes",
-    "old-disk-counts",
     "rolled-back-disk-stays",
     "two-empty-nodes-form",
     "acknowledge-before-flush",
@@ -75,6 +73,9 @@ LINEARIZABLE = (
 NOTICED_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(ONE_BATCH, ("one batch",)),
     **dict.fromkeys(LINEARIZABLE, ("linearizable",)),
+    # A member holds committed slots above all that the coordinator has assigned, and stops.
+    "prefix-not-fetched": ("halt",),
+    "old-disk-counts": ("halt",),
     # Two values at one ballot: whoever accepts both stops.
     "ticket-used-twice": ("one value",),
     "ticket-of-another-process": ("one value",),

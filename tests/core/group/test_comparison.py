@@ -141,4 +141,5 @@ def test_slots_above_all_that_was_assigned_are_of_another_past():
     rig = Rig("n1", entries=[(1, N2, batch(1)), (2, N2, batch(2))], committed=2)
     rig.wait(LEASE)
     rig.follow("n3", epoch=epoch_of("n3", 9), committed=1, assigned=1)
-    assert "another past" in rig.forgotten
+    assert "another past" in rig.halted
+    assert not rig.forgotten
