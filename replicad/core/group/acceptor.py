@@ -235,8 +235,8 @@ class Acceptor:
     def _of_another_past(self, message: Heartbeat) -> bool:
         """Return whether this log is none of this group's: it calls a slot committed that no election found (E3).
 
-        All that was chosen before an epoch is below what its coordinator has assigned. The process stops, and nothing is
-        set aside: should it be the coordinator that is wrong, this directory is needed.
+        All that was chosen before an epoch is below what its coordinator has assigned. The process stops, and sets
+        nothing aside: should it be the coordinator that is wrong, this directory is needed.
         """
         state = self.state
         held = state.log.get(state.log.committed)

@@ -24,7 +24,6 @@ ONE_BATCH = (
     "first-page-is-all",
     "lowest-ballot-wins",
     "accept-below-promise",
-    "old-promises-count",
     "empty-disk-votes",
     "rolled-back-disk-stays",
     "two-empty-nodes-form",
@@ -75,6 +74,7 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(LINEARIZABLE, ("linearizable",)),
     # A member holds committed slots above all that the coordinator has assigned, and stops.
     "prefix-not-fetched": ("halt",),
+    "old-promises-count": ("halt",),
     "old-disk-counts": ("halt",),
     # Two values at one ballot: whoever accepts both stops.
     "ticket-used-twice": ("one value",),
