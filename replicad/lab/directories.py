@@ -30,12 +30,11 @@ class Directory:
     disk_id: str
     cluster_id: str
     lost: bool
-    store_broken: bool
     boots: int
     """How often the machine had lost power by then: a store of an earlier boot is not trusted."""
     segments: dict[int, bytearray]
     promises: dict[str, int]
-    store: MemoryStore
+    store: tuple[MemoryStore, int, bool, bool]
     checkpoints: dict[int, bytes]
 
 
@@ -45,11 +44,10 @@ def copy_directory(node: SimulatedNode) -> Directory:
         node.disk_id,
         node.cluster_id,
         node.lost,
-        node.store_broken,
         node.boots,
         node.disk.image(),
         dict(node.disk.promises),
-        node.store.snapshot(),
+        node.store_files.image(),
         node.files.image(),
     )
 
@@ -59,8 +57,7 @@ def put_back(node: SimulatedNode, directory: Directory) -> None:
     node.wipe()
     node.disk.restore(directory.segments, directory.promises)
     node.files.restore(directory.checkpoints)
-    node.store = directory.store.snapshot()
-    node.store_broken = directory.store_broken
+    node.store_files.restore(directory.store, same_boot=directory.boots == node.boots)
     node.disk_id = directory.disk_id
     node.cluster_id = directory.cluster_id
     node.lost = directory.lost

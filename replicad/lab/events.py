@@ -6,6 +6,8 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
+from replicad.lab.crash_points import Died
+
 Handler = Callable[..., None]
 
 
@@ -40,5 +42,8 @@ class EventQueue:
         while heap and heap[0][0] <= end:
             self.now, _, handler, arguments = pop(heap)
             self.done += 1
-            handler(*arguments)
+            try:
+                handler(*arguments)
+            except Died:
+                continue
         self.now = max(self.now, end)

@@ -33,6 +33,8 @@ class Nemesis:
     def start(self) -> None:
         """Begin; every kind of fault has a stream of its own."""
         settings = self._settings
+        for node in self._simulator.nodes.values():
+            node.points.scale_ppm = settings.points_ppm
         kinds: list[tuple[str, int, Callable[[Random], None]]] = [
             ("crash", settings.crash_us, self._crash),
             ("power", settings.power_us, self._power),
@@ -66,6 +68,8 @@ class Nemesis:
     def stop(self) -> None:
         """Pull no lever any more."""
         self.stopped = True
+        for node in self._simulator.nodes.values():
+            node.points.scale_ppm = 0
 
     def plan(self, name: str, mean: int, pull: Callable[[Random], None]) -> None:
         """Pull this lever again and again, after random times of this mean, from a stream of its own."""

@@ -2,7 +2,8 @@
 
 What survives what:
 
-* the process dies: the log as far as it was written, the store as of its last commit, complete checkpoint files;
+* the process dies: the log as far as it was written, the store as far as it was written (``virtual_store``), complete
+  checkpoint files;
 * the machine dies: what was flushed of the log, and complete checkpoint files (they are flushed before they get their
   name); the store may not be trusted and is rebuilt from a checkpoint and the log; the clock starts anew.
 
@@ -11,6 +12,7 @@ A damaged log is set aside at the start: the directory gets a new disk id and is
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
@@ -22,7 +24,6 @@ from replicad.core.journal.startup import (
     GroupFound,
     LogFound,
     Source,
-    StoreFound,
     adopt_promises,
     judge_group,
     judge_log,
@@ -36,10 +37,12 @@ from replicad.core.model.configuration import Configuration
 from replicad.core.model.errors import DamageError
 from replicad.core.model.limits import PEER_VERSION_MAX
 from replicad.lab.checks import Violation
+from replicad.lab.crash_points import IDENTITY_RENEWED, LOG_PUT_RIGHT, STORE_MOVED, CrashPoints, Died
 from replicad.lab.disk import VirtualDisk
 from replicad.lab.simulated_process import TICK_US, SimulatedProcess
 from replicad.lab.virtual_files import VirtualFiles
 from replicad.lab.virtual_log import VirtualLog, used_bytes
+from replicad.lab.virtual_store import StoreFiles, VirtualStore
 
 if TYPE_CHECKING:
     from replicad.lab.simulator import Simulator
@@ -83,9 +86,9 @@ class SimulatedNode:
         self._timing = Random(f"{seed}/timing/{name}")
         self.disk = VirtualDisk(Random(f"{seed}/disk/{name}"), swarm.disk.segment_bytes)
         self.files = VirtualFiles(CLUSTER, GROUP, Random(f"{seed}/files/{name}"))
-        self.store = MemoryStore()
-        self.store_broken = False
-        """A transfer was replacing the store's content when the process died."""
+        self.store_files = StoreFiles(Random(f"{seed}/store/{name}"), swarm.disk.store_write_ppm)
+        self.points = CrashPoints(Random(f"{seed}/points/{name}"))
+        self.store = VirtualStore(self.store_files, self.at)
         self.clock = VirtualClock(self._random.randint(-swarm.clock_ppm, swarm.clock_ppm), 0)
         self.clock.restart(simulator.queue.now, self._random.randint(1_000_000, 10_000_000_000))
         self.disk_id = self._new_disk_id()
@@ -130,26 +133,30 @@ class SimulatedNode:
 
     def start(self) -> None:
         """Start a process on what the directory holds."""
-        if self.process is not None:
-            return
+        if self.process is None:
+            with suppress(Died):
+                self._start()
+
+    def _start(self) -> None:
         recovery = self._recover()
-        swarm = self.simulator.swarm
         log = VirtualLog(
             identity=self._identity(),
             disk=self.disk,
             recovery=recovery,
-            faults=swarm.disk,
+            faults=self.simulator.swarm.disk,
             queue=self.simulator.queue,
             random=self._timing,
+            at=self.at,
         )
-        log.set_full(FULL_SLACK_BYTES if self.full else None)
-        self.files.forget_pins()
-        self.process = SimulatedProcess(self, recovery.states, log, Random(f"{self._random.getrandbits(64)}"))
+        self.at(LOG_PUT_RIGHT)
         self._rebooted = False
         self._started_before = True
+        log.set_full(FULL_SLACK_BYTES if self.full else None)
+        self.files.forget_pins()
+        process = self.process = SimulatedProcess(self, recovery.states, log, Random(f"{self._random.getrandbits(64)}"))
         for peer in self.peers:
-            self.process.engine.on_peer(peer, PEER_VERSION_MAX)
-        replica = self.process.replica
+            process.engine.on_peer(peer, PEER_VERSION_MAX)
+        replica = process.replica
         if self.forced_id:
             replica.state.naming = replace(replica.state.naming, fresh_id=self.forced_id)
         self.note(
@@ -157,10 +164,10 @@ class SimulatedNode:
             f"{' rebuild' if replica.state.rebuilding else ''} "
             f"applied={replica.applied} committed={replica.committed} log={recovery.ending.value}"
         )
-        self.process.start()
-        self.process.start_ticking(self._timing.randrange(TICK_US))
-        if self.full and self.process is not None:
-            self.process.set_full(full=True)
+        process.start()
+        process.start_ticking(self._timing.randrange(TICK_US))
+        if self.full:
+            process.set_full(full=True)
 
     def open_group(self, identity: str, durable: DurableState) -> Opened:  # noqa: ARG002 - there is one group
         """Bring the store to a state that the log continues."""
@@ -204,18 +211,26 @@ class SimulatedNode:
         return LogFound(recovery, "", self.disk.promises, self._started_before, self._rebooted)
 
     def set_aside(self) -> None:
-        """Give up everything in the directory but what it belongs to: a new disk id, state lost."""
-        cluster_id = self.cluster_id
-        self.wipe()
-        self.cluster_id = cluster_id
+        """Give up everything in the directory but what it belongs to: a new disk id, state lost; the log goes last."""
+        self.rotten = "a set-aside that was interrupted"  # until it is done, the next start must set aside again
+        self.disk_id = self._new_disk_id()
         self.lost = True
+        self.established = False
+        self.promised = 0
+        self._started_before = False
+        self.alien = self.branched = False
+        self.at(IDENTITY_RENEWED)
+        self.files.wipe()
+        self.store_files.wipe()
+        self.at(STORE_MOVED)
+        self.disk.wipe()
+        self.rotten = ""
 
     def wipe(self) -> None:
         """Lose the directory; the next start makes a new one."""
         self.disk.wipe()
         self.files.wipe()
-        self.store = MemoryStore()
-        self.store_broken = False
+        self.store_files.wipe()
         self.disk_id = self._new_disk_id()
         self.cluster_id = ""
         self.lost = False
@@ -229,22 +244,23 @@ class SimulatedNode:
         """A directory with a past was put here; ``trusted``: its store is of this boot of the machine."""
         self._started_before = True
         self._rebooted = self._rebooted or not trusted
+        self.store_files.trusted = self.store_files.trusted and trusted
 
     def _prepare_store(self, durable: DurableState) -> bool:
         """Make the store something to start from; returns whether only a transfer can do that (rebuild)."""
-        trusted = not (self._rebooted or self.store_broken)
-        found = StoreFound(read_state(self.store)[0]) if trusted else None
-        start = judge_group(GroupFound(durable, found, self.files.slots()))
+        start = judge_group(GroupFound(durable, self.store_files.found(), self.files.slots()))
         if start.contradiction:
             raise Violation("recovery", f"{self.name} finds its healthy data contradictory: {start.contradiction}")
-        self.store_broken = False
+        self.store = self.store_files.open(self.at)
         if start.source is not Source.STORE:
-            self.store = MemoryStore()
-        if start.source is Source.CHECKPOINT and durable.checkpoint is not None:
-            try:
-                self.store = self.files.load(durable.checkpoint.slot)
-            except DamageError as error:
-                start = unusable(start, str(error))
+            self.store.begin_load()
+            content = MemoryStore()
+            if start.source is Source.CHECKPOINT and durable.checkpoint is not None:
+                try:
+                    content = self.files.load(durable.checkpoint.slot)
+                except DamageError as error:
+                    start = unusable(start, str(error))
+            self.store.end_load(content)
         if start.source is Source.OTHERS:
             self.note(f"checkpoint is damaged: {start.lacking}")
             self.simulator.count("checkpoint_damaged")
@@ -265,13 +281,32 @@ class SimulatedNode:
         self.note("loses power" if power else "is killed")
         cut = process.log.busy and self._timing.random() < 0.5
         process.die()
+        self._lose_memory(power=power, cut=cut)
+
+    def _lose_memory(self, *, power: bool, cut: bool) -> None:
         if power:
             self.disk.lose_power()
             self.boots += 1
+            self.store_files.trusted = False
             self._rebooted = True
             self.clock.restart(self.simulator.queue.now, self._timing.randint(1_000_000, 10_000_000_000))
         else:
             self.disk.die(cut=cut)
+        self.store = VirtualStore(self.store_files, self.at)  # what whoever looks at a dead node sees
+
+    def at(self, point: str) -> None:
+        """The process is at a point between two things that are made durable apart: it may die here (Died)."""
+        if not self.points.strikes(point):
+            return
+        power = self.points.power()
+        self.note(f"dies: {point}")
+        self.simulator.count(f"died: {point}")
+        if self.process is not None:
+            self.crash(power=power)
+        else:
+            self._lose_memory(power=power, cut=False)
+        self.simulator.queue.after(self.points.outage(), self.start)
+        raise Died
 
     def rot(self) -> bool:
         """Damage the log of a dead node where it must be noticed; returns whether there was anything to damage."""
@@ -291,7 +326,7 @@ class SimulatedNode:
         done = self.files.rot()
         if done:
             self.note(f"rot: {done}")
-            self.store_broken = True
+            self.store_files.trusted = False
             self.established = False
         return bool(done)
 
@@ -322,8 +357,8 @@ class SimulatedNode:
         self.note(f"is forgotten: {why}")
         self.simulator.count("forgotten")
         self.crash(power=False)
-        self.set_aside()
         self.simulator.queue.after(50_000, self.start)
+        self.set_aside()
 
     def move_away(self, why: str) -> None:
         """The process stopped for good: a person reads why, moves the directory away, and starts the node again."""

@@ -15,6 +15,16 @@ from replicad.core.journal.records import Record
 from replicad.core.model.errors import DamageError
 from replicad.core.model.messages import Message, encode_message
 from replicad.lab.checks import Violation
+from replicad.lab.crash_points import (
+    FILE_KEPT,
+    FILE_WRITTEN,
+    FILES_DROPPED,
+    LIVE_WRITTEN,
+    LOADED,
+    RECORD_APPENDED,
+    RECORD_DURABLE,
+    SEGMENT_REMOVED,
+)
 
 if TYPE_CHECKING:
     from replicad.core.cluster.definitions import GroupDefinition
@@ -157,11 +167,14 @@ class SimulatedPorts:
         numbers = writer.removable(self._truncated)
 
         def remove() -> None:
-            left = [number for number in numbers if number in writer.highest]
-            if left:
-                process.log.remove(left)
-                self.simulator.count("segments_removed")
+            self.node.at(LIVE_WRITTEN)
+            for number in numbers:
+                if number in writer.highest:
+                    process.log.remove([number])
+                    self.simulator.count("segments_removed")
+                    self.node.at(SEGMENT_REMOVED)
 
+        self.node.at(FILES_DROPPED)
         process.log.append(writer.live_records(), lambda: process.post(remove))
 
     def segments(self) -> tuple[int, tuple[str, ...]]:
@@ -205,7 +218,7 @@ class SimulatedPorts:
 
     def distrust(self, group: str) -> None:  # noqa: ARG002 - there is one group
         """Have no later start go on from the store."""
-        self._act(setattr, self.node, "store_broken", True)
+        self._act(setattr, self.node.store_files, "trusted", False)
 
     def pin(self, group: str, slot: int) -> None:
         """Hold the state after a moment, and write it aside."""
@@ -220,32 +233,44 @@ class SimulatedPorts:
     def _written(self, group: str, slot: int, snapshot: MemoryStore) -> None:
         self.simulator.count("checkpoint_written")
         digest = b"" if self.node.full else self.node.files.write_snapshot(slot, snapshot)
+        self.node.at(FILE_WRITTEN)
         self.process.run(self.process.engine.by_id[group].on_checkpoint_written, slot, digest)
 
     def cancel_checkpoint(self, group: str, why: str) -> None:
         """A file that is being written here gets done all the same, and is taken for what it is."""
+
+    def keep(self, group: str, slot: int) -> None:
+        """Verify and keep what was received, after a while."""
+        self._act(self.process.later, self.node.checkpoint_delay() // 2, self._keep, group, slot)
+
+    def _keep(self, group: str, slot: int) -> None:
+        process = self.process
+        found = process.engine.by_id[group]
+        try:
+            digest = self.node.files.keep(slot)
+        except DamageError as error:
+            self.simulator.note(process.name, f"checkpoint {slot} is damaged: {error}")
+            process.run(found.on_install_failed, slot, str(error))
+            return
+        self.node.at(FILE_KEPT)
+        process.run(found.on_kept, slot, digest)
+        self.node.at(RECORD_APPENDED)
 
     def install(self, group: str, slot: int) -> None:
         """Replace the store's content after a while."""
         self._act(self._begin_to_install, group, slot)
 
     def _begin_to_install(self, group: str, slot: int) -> None:
-        self.node.store_broken = True
-        self.process.later(self.node.checkpoint_delay(), self._install, group, slot)
+        self.simulator.count("checkpoint_installed")
+        self.node.at(RECORD_DURABLE)
+        self.node.store.begin_load()
+        self.process.later(self.node.checkpoint_delay() // 2, self._install, group, slot)
 
     def _install(self, group: str, slot: int) -> None:
         process = self.process
         found = process.engine.by_id[group]
-        self.simulator.count("checkpoint_installed")
-        try:
-            content = self.node.files.install(slot)
-        except DamageError as error:
-            self.simulator.note(process.name, f"checkpoint {slot} is damaged: {error}")
-            self.node.store_broken = False
-            process.run(found.on_install_failed, slot, str(error))
-            return
-        self.node.store.become(content)
-        self.node.store_broken = False
+        self.node.store.end_load(self.node.files.load(slot))
+        self.node.at(LOADED)
         process.run(found.on_installed, slot)
         if slot and not process.dead:
             self.simulator.judge.digest(process.name, slot, found.executor.machine.digest)

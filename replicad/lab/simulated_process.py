@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from replicad.core.model.limits import PEER_VERSION_MAX
 from replicad.core.model.messages import Message
 from replicad.core.model.refusals import Refusal, RefusalCode
 from replicad.lab.contact import Contact
+from replicad.lab.crash_points import Died
 from replicad.lab.simulated_ports import JudgeObserver, SimulatedPorts
 
 if TYPE_CHECKING:
@@ -104,7 +106,8 @@ class SimulatedProcess:
         if self.paused:
             self._backlog.append((handler, arguments))
         else:
-            handler(*arguments)
+            with suppress(Died):
+                handler(*arguments)
 
     def later(self, delay: int, handler: Callable[..., None], *arguments: Any) -> None:
         """Post something after ``delay`` microseconds."""
@@ -133,6 +136,8 @@ class SimulatedProcess:
         self._reading = reading
         try:
             handler(*arguments)
+        except Died:
+            return
         finally:
             self._reading = None
 

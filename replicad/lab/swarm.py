@@ -56,6 +56,8 @@ class NemesisFaults:
     """Not a fault: somebody asks for a mirror's vote to be given, or a voter's to be taken."""
     aimed_ppm: int = 0
     """Chance that a change of the configuration, or a page of slots that is held back, comes with a crash just then."""
+    points_ppm: int = 0
+    """Scale of the chances with which processes die between two things made durable apart (``crash_points``)."""
     long_ppm: int = 200_000
     """Share of outages (in parts per million) that last for seconds instead of tenths of seconds."""
 
@@ -69,6 +71,8 @@ class DiskFaults:
     segment_bytes: int = 16 * 1024
     reserve_bytes: int = 1024
     """Space in the current segment that only promises may use once the disk is full."""
+    store_write_ppm: int = 1_000_000
+    """Share of the store's commits (in parts per million) after which its layer is written to its databases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,8 @@ def draw(seed: int, nodes: int) -> Swarm:
     """Return the mix of this seed for a group of so many nodes; where members change, there are two nodes more."""
     limits = _limits(Random(f"{seed}/limits"))
     limits = _ticket_limits(limits, Random(f"{seed}/limits/tickets"))
+    short = _short(Random(f"{seed}/limits/short"))
+    limits = replace(limits, **short.get("limits", {}))
     random = Random(f"{seed}/swarm")
     nemesis = replace(
         _nemesis(Random(f"{seed}/swarm/nemesis")), diverge_us=_diverge_us(seed), **_changes(seed), **_leases(seed)
@@ -133,6 +139,8 @@ def draw(seed: int, nodes: int) -> Swarm:
         nemesis = replace(nemesis, wipe_us=0, stranger_us=_strangers_us(seed))
     if not nemesis.stranger_us:
         nemesis = replace(nemesis, **_put_back(seed))
+    nemesis = replace(nemesis, **short.get("nemesis", {}))
+    nemesis = replace(nemesis, points_ppm=1_000_000 if Random(f"{seed}/swarm/points").random() < 0.5 else 0)
     founders = nodes
     if nemesis.change_us:
         nemesis = replace(nemesis, rot_us=0, wipe_us=0, diverge_us=0, older_us=0, other_past_us=0)
@@ -144,7 +152,10 @@ def draw(seed: int, nodes: int) -> Swarm:
         limits=limits,
         network=replace(_network(Random(f"{seed}/swarm/network")), late_pages_ppm=late_pages_ppm),
         nemesis=nemesis,
-        disk=_disk(Random(f"{seed}/swarm/disk"), limits),
+        disk=replace(
+            _disk(Random(f"{seed}/swarm/disk"), limits),
+            store_write_ppm=Random(f"{seed}/swarm/store").choice((1_000_000, 250_000, 30_000, 0)),
+        ),
         load=replace(_load(Random(f"{seed}/swarm/load")), session_ppm=_session_ppm(seed)),
         fault_phase_us=random.randrange(8_000_000, 14_000_000),
         clock_ppm=random.choice((0, limits.rate_bound_ppm // 4, limits.rate_bound_ppm // 2 - 1)),
@@ -188,6 +199,30 @@ def _ticket_limits(limits: Limits, random: Random) -> Limits:
         repair_after_us=random.choice((10_000, 40_000, 150_000)),
         hand_on_bytes=random.choice((1, 60, 100_000, 100_000)),
     )
+
+
+def _short(random: Random) -> dict[str, dict[str, int]]:
+    """Return what is changed in a part of the seeds, so that most who were away need a transfer.
+
+    There are checkpoints very often, and little of the log is kept. A coordinator that is cut off logs many slots that
+    are never chosen, and finds them around the checkpoint that it is sent later.
+    """
+    short = random.random() < 0.4
+    slots = random.choice((5, 10, 20))
+    retained = random.choice((1, 2, 4))
+    opened = random.choice((16, 32, 64))
+    partition_us = random.randint(300_000, 1_500_000)
+    if not short:
+        return {}
+    limits = {
+        "checkpoint_slots": slots,
+        "retained_slots": retained,
+        "retained_bytes": 1_024,
+        "open_slots_max": opened,
+        "open_bytes_max": 1 << 20,
+        "batch_operations_max": 1,
+    }
+    return {"limits": limits, "nemesis": {"partition_us": partition_us}}
 
 
 def _maybe(random: Random, chance_ppm: int, low: int, high: int) -> int:

@@ -79,20 +79,20 @@ class VirtualFiles:
             raise DamageError(f"bytes at {offset} of the checkpoint at {slot} do not follow what was received")
         received.extend(data)
 
-    def install(self, slot: int) -> MemoryStore:
-        """Verify what was received, keep it as a file and return its store; slot 0: an empty one."""
+    def keep(self, slot: int) -> bytes:
+        """Verify what was received, keep it as a file and return its digest; raises DamageError."""
         incoming, received = self._incoming
         self._incoming = (0, bytearray())
-        if slot == 0:
-            return MemoryStore()
         data = bytes(received) if incoming == slot else b""
-        store = self._verified(slot, data)
+        digest = read_state(self._verified(slot, data))[2]
         self._files[slot] = data
-        return store
+        # A replica that rebuilds itself may be given an older one than was committed here: that file must stay.
+        self._committed = min(self._committed, slot)
+        return digest
 
     def load(self, slot: int) -> MemoryStore:
-        """Return the store that a file holds; raises DamageError."""
-        return self._verified(slot, self._files[slot])
+        """Return the store that a file holds (slot 0: an empty one); raises DamageError."""
+        return self._verified(slot, self._files[slot]) if slot else MemoryStore()
 
     def read_chunk(self, slot: int, offset: int, size: int, now: int) -> tuple[int, bytes]:
         """Return ``(length of the file, bytes from offset on)``, ``(0, b"")`` if it is gone; pins the file."""

@@ -14,6 +14,7 @@ from replicad.core.journal.records import FormationRecord, PromiseRecord, Record
 from replicad.core.journal.recovery import Recovery
 from replicad.core.journal.segments import FRAME_BYTES, HEADER_BYTES, LogIdentity, encode_header, encode_record
 from replicad.core.journal.writer import SegmentWriter, Write
+from replicad.lab.crash_points import LOG_FLUSHED, PROMISES_STORED
 from replicad.lab.disk import VirtualDisk
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class VirtualLog:
         faults: DiskFaults,
         queue: EventQueue,
         random: Random,
+        at: Callable[[str], None],
     ) -> None:
         """Put the disk right after a recovery, and go on where it ends."""
         self._identity = identity
@@ -62,6 +64,7 @@ class VirtualLog:
         self._faults = faults
         self._queue = queue
         self._random = random
+        self._at = at
         self._waiting: list[_Job] = []
         self._flushing: list[_Job] = []
         self._writes: list[Write] = []
@@ -149,12 +152,14 @@ class VirtualLog:
             if self._writes:
                 self._write()
                 return
+        self._at(LOG_FLUSHED)
         jobs, self._flushing = self._flushing, []
         for group, record in (item for job in jobs for item in job.records):
             if isinstance(record, PromiseRecord):
                 self._disk.promises[group] = max(record.epoch, self._disk.promises.get(group, 0))
             elif isinstance(record, FormationRecord):
                 self._disk.formed = True
+        self._at(PROMISES_STORED)
         self._gather()
         for job in jobs:
             job.done()

@@ -315,37 +315,39 @@ class CheckpointFiles:
             raise
         self._kept.receive(slot, offset, len(data))
 
-    async def install(self, slot: int, store: LmdbStore, digest: bytes = b"") -> CheckpointHeader:
-        """Verify the received file at ``slot``, replace the store's content by it, and keep the file.
+    async def keep(self, slot: int, digest: bytes = b"") -> CheckpointHeader:
+        """Verify the received file at ``slot`` and keep it, durably; return its header.
 
-        Works in slices of a few milliseconds. If the file is not what it should be (or not the one with ``digest``,
-        if that is given) it is deleted, the store stays as it was, and DamageError is raised. Should it only fail
-        when it is read for the second time, the store is left empty. A full disk raises StoreFullError and leaves a
-        store that is not ``trusted``: install again. Nothing may be read from the store meanwhile, and its machine
-        must reload afterwards.
+        Works in slices of a few milliseconds. A file that is not what it should be (or not the one with ``digest``, if
+        that is given) is deleted, and DamageError is raised.
         """
         path = self.path(slot, "in")
         self._kept.end()
         try:
             for _ in _paced(self._verify_slices(path, slot, digest)):
                 await asyncio.sleep(0)
-            # The file is kept before the store says that it holds it: the log below it may be gone.
             # In a thread: it waits for the disk, and only that, for as long as the file is large.
             header = await asyncio.to_thread(self._keep, path, slot)
-            # A replica that rebuilds itself may be given an older one than was committed here: that file must stay.
-            self._kept.install(slot)
+        except DamageError:
+            path.unlink(missing_ok=True)
+            raise
+        # A replica that rebuilds itself may be given an older one than was committed here: that file must stay.
+        self._kept.install(slot)
+        return header
+
+    async def install(self, slot: int, store: LmdbStore) -> None:
+        """Replace the store's content by the file at ``slot``, in slices of a few milliseconds.
+
+        A file that fails now is deleted, the store is left empty, and DamageError is raised. A full disk raises
+        StoreFullError and leaves a store that is not ``trusted``: install again. Nothing may be read from the store
+        meanwhile, and its machine must reload afterwards.
+        """
+        try:
             for _ in _paced(_load_slices(self.path(slot), store)):
                 await asyncio.sleep(0)
         except DamageError:
-            path.unlink(missing_ok=True)
             self.path(slot).unlink(missing_ok=True)
             raise
-        return header
-
-    async def reload(self, slot: int, store: LmdbStore) -> None:
-        """Load the file at ``slot``, which :meth:`install` has kept, again: the store was full before its end."""
-        for _ in _paced(_load_slices(self.path(slot), store)):
-            await asyncio.sleep(0)
 
     def _keep(self, path: Path, slot: int) -> CheckpointHeader:
         with path.open("rb", buffering=0) as file:

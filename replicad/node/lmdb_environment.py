@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, cast
@@ -32,8 +31,11 @@ MAP_SIZE = 64 * 1024**3
 DATABASES_MAX = 1024
 """Three a group: what is not open costs nothing."""
 CROWDED_BYTES = 1024 * 1024
-FORMAT_VERSION = 2
-"""Of entries, request records and the names of the databases. Content of another format is made again."""
+FORMAT_VERSION = 3
+"""Of entries, request records and the names of the databases. Content of another format is made again.
+
+Version 2 is written the same, but its store could be ahead of the message log, by a checkpoint whose record was lost.
+"""
 
 REACHED = "reached"
 TRUST = "trust"
@@ -81,6 +83,8 @@ class StoreEnvironment:
         self.stores: list[Writer] = []
         self.unwritten = 0
         """Bytes of memory that the stores' unwritten changes take together."""
+        self.leftovers: dict[str, None] = {}
+        """Groups that were dropped, and whose databases could not be deleted."""
         self.fresh = False
         """Nothing that was here before could be trusted: the store starts empty."""
         if not readonly:
@@ -143,14 +147,22 @@ class StoreEnvironment:
         return StoreView(self.lmdb.begin(db=databases[0]), databases)
 
     def drop(self, group: str) -> None:
-        """Delete a group's databases; no store or view of it may be used any more. A failure leaves them behind."""
+        """Delete a group's databases; no store or view of it may be used any more.
+
+        A failure (a full disk) leaves them behind: they count for nothing, neither here nor at a later start.
+        """
         if self.reached is not None:
             self.reached.forget(group)
-        with suppress(lmdb.Error):
+        try:
             databases = open_databases(self.lmdb, group, create=False)
             with self.lmdb.begin(write=True) as transaction:
                 for database in databases:
                     transaction.drop(database, delete=True)
+        except lmdb.NotFoundError:
+            pass
+        except lmdb.Error:
+            self.leftovers[group] = None
+            self.distrust()
 
     def relieve(self) -> None:
         """Have the store with the most unwritten changes write them: an idle group must not keep memory for ever."""

@@ -88,6 +88,9 @@ def open_group(
     window = settings.limits.request_window_slots
     machine: Machine | None = None
     found = store_found(store, environment.identity, environment.reached_by(name))
+    if name in environment.leftovers:
+        found = None  # what is there is of a membership that ended
+        del environment.leftovers[name]
     if found is not None and not found.damage:
         try:
             machine = Machine(store, window)

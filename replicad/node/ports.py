@@ -132,6 +132,20 @@ class NodePorts:
         """Have the worker process stop writing."""
         self.node.checkpointer.cancel(group, why)
 
+    def keep(self, group: str, slot: int) -> None:
+        """Verify and keep a received file in slices, beside everything else."""
+        self.spawn(group, self._keep(self.node.engine.by_id[group], slot))
+
+    async def _keep(self, group: Group, slot: int) -> None:
+        try:
+            header = await self.node.groups[group.name].files.keep(slot)
+        except (OSError, DamageError) as error:
+            if not group.draining:
+                group.on_install_failed(slot, str(error))
+            return
+        if not group.draining:
+            group.on_kept(slot, header.digest)
+
     def install(self, group: str, slot: int) -> None:
         """Replace the store's content in slices, beside everything else."""
         self.spawn(group, self._install(self.node.engine.by_id[group], slot))
@@ -156,10 +170,8 @@ class NodePorts:
                     store.begin()
                     store.clear()
                     store.commit()
-                elif files.path(slot, "in").exists():
-                    await files.install(slot, store)
                 else:
-                    await files.reload(slot, store)
+                    await files.install(slot, store)
             except StoreFullError as error:
                 group.event("store_full", reason=str(error), hint="free space; the transfer goes on by itself")
                 if store.writing:

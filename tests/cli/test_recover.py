@@ -4,20 +4,25 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 
 import pytest
+import structlog
 
 from replicad.cli import locks
 from replicad.cli import recover as recovering
 from replicad.core.journal.records import CheckpointRecord, EntryRecord, FormationRecord, PromiseRecord, WatermarkRecord
+from replicad.core.kv.machine import Machine
 from replicad.core.model.configuration import Configuration
 from replicad.core.model.operations import CONFIGURATION, encode_batch
-from replicad.node.identity import LOST, DataDirectory
+from replicad.node.identity import LOST, DataDirectory, machine_boot_id
+from replicad.node.lmdb_store import LmdbStore, StoreEnvironment
+from replicad.node.opening import open_log
 from replicad.node.settings import load
 from replicad.node.survivor import read_survivor
 from replicad.node.wal import Callbacks, MessageLog
 from tests.cli.served import served
-from tests.core.kv.state_builders import batch, put
+from tests.core.kv.state_builders import apply_all, batch, put
 from tests.http.fake import FakeNode
 
 pytestmark = pytest.mark.xdist_group("files")
@@ -208,6 +213,71 @@ def test_damage(place):
     assert "is damaged" in place.refused(*CONSENT)
     (place.data / "identity.json").write_text("{}")
     assert "identity.json is damaged" in place.refused(*CONSENT)
+
+
+async def applied(path, applied, *, group="default", slots=None):
+    """Give a directory a store that has applied slots 1 to ``applied``; ``slots``: up to there it is written."""
+    data = DataDirectory(path, "c", "n3")
+    environment = StoreEnvironment(path / "store", disk=data.identity.disk, machine_boot=machine_boot_id())
+    store = LmdbStore(environment, group)
+    machine = Machine(store, 16_384)
+    values = [batch(put(b"k%d" % slot, b"v"), put(b"l%d" % slot, b"v")) for slot in range(1, applied + 1)]
+    apply_all(machine, values[: slots or applied])
+    store.flush()
+    environment.note_reached(group, applied)
+    store.close()
+    environment.close()
+    data.close()
+
+
+def start(place):
+    """Open the directory as a start of the node does; returns whether it was set aside."""
+    place.settings()
+    settings = load(place.config, "n3", {})
+    data = DataDirectory(place.data, "c", "n3")
+    disk = data.identity.disk
+    environment, log = open_log(data, settings, structlog.get_logger())
+    environment.close()
+    log.close()
+    data.close()
+    return data.identity.disk != disk
+
+
+@pytest.mark.parametrize("slots", [10, 3], ids=["written", "by the watermark"])
+def test_a_log_that_is_older_than_the_store(place, slots):
+    """The next start would set everything aside: recover says so, and what to do; after that a start goes on."""
+    place.make(slots=8, committed=8)
+    asyncio.run(applied(place.data, 10, slots=slots))
+    said = place.refused(*CONSENT)
+    assert "the next start sets all that is in" in said
+    assert "the store has applied slot 10, and the message log lacks slot 9" in said
+    assert "Put the wal directory back" in said
+    assert "the message log alone counts, which holds slots up to 8" in said
+    copy = Place(place.root.with_name(f"{place.root.name}-copy"), place.run)
+    shutil.copytree(place.root, copy.root)
+    assert start(copy)
+    (place.data / "store").rename(place.root / "store")
+    assert "n3 is the only voter now" in place.recover(*CONSENT).output
+    assert not start(place)
+
+
+def test_a_group_that_only_the_store_knows(place):
+    """A log from before the group was made is an older one, too, whichever group is to be recovered."""
+    place.make()
+    asyncio.run(applied(place.data, 2, group="orders.1"))
+    assert "group orders.1: the store has applied slot 2, and the message log lacks slot 1" in place.refused(*CONSENT)
+    assert start(place)
+
+
+def test_the_recovered_vote_does_not_hang_on_the_store(place):
+    """The configuration counts from what the log bears witness to, for a restart of the machine takes the store."""
+    place.make(slots=8, committed=3)
+    asyncio.run(applied(place.data, 6))
+    assert place.survivor().groups["default"].committed == 6
+    assert place.recover(*CONSENT).exit_code == 0
+    (place.data / "store").rename(place.root / "store")
+    held = place.survivor().groups["default"]
+    assert (held.configuration.slot, held.committed, held.voter) == (3, 3, True)
 
 
 def test_a_checkpoint_that_is_gone(place):

@@ -34,6 +34,7 @@ class Machine:
             faults=DiskFaults(),
             queue=self.queue,
             random=Random(1),
+            at=lambda _point: None,
         )
         return recovery
 

@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 import pytest
 
+from replicad.core.journal.recovery import DurableState
 from replicad.core.journal.segments import FormatError
 from replicad.core.journal.startup import Action, Source
 from replicad.node.identity import LOST, OK, DataDirectory, DirectoryError
@@ -65,7 +66,8 @@ class Start:
             notes.note("set aside", reason=self.data.set_aside_reason)
             self.environment, self.log = open_log(self.data, settings, notes)
             self.data.record_start()
-            self.group = open_group(self.data, settings, self.environment, self.log, "default", notes)
+            durable = self.log.recovery.states.get("default", DurableState())
+            self.group = open_group(self.data, settings, self.environment, "default", durable, notes)
         except BaseException:
             self.data.close()
             raise

@@ -251,7 +251,9 @@ async def test_a_transfer_makes_the_receiver_equal(nodes, written):
     """A received checkpoint replaces the receiver's content; its machine then has the sender's digest."""
     receiver = nodes("n2", 3)
     copy_to(receiver, written, 100)
-    header = await receiver.files.install(100, receiver.store, written.machine.digest)
+    header = await receiver.files.keep(100, written.machine.digest)
+    assert receiver.machine.applied_slot != 100
+    await receiver.files.install(100, receiver.store)
     receiver.machine.reload()
     assert header.slot == receiver.machine.applied_slot == 100
     assert receiver.machine.digest == written.machine.digest
@@ -275,7 +277,7 @@ async def test_a_bad_transfer_changes_nothing(nodes, written, how):
         receiver.files._group = "other"
         path.rename(receiver.files.path(100, "in"))
     with pytest.raises(DamageError):
-        await receiver.files.install(100, receiver.store, b"x" * 16 if how == "other digest" else b"")
+        await receiver.files.keep(100, b"x" * 16 if how == "other digest" else b"")
     receiver.machine.reload()
     assert (receiver.machine.digest, receiver.content()) == before
     assert receiver.store.trusted("disk", "boot")
@@ -360,6 +362,7 @@ async def test_an_installed_file_stays_though_a_newer_one_was_committed_before(n
     receiver = nodes("n2", 3)
     receiver.files.committed(200, now=0)
     copy_to(receiver, written, 100)
+    await receiver.files.keep(100)
     await receiver.files.install(100, receiver.store)
     receiver.files.sweep(now=0)
     assert receiver.files.slots() == [100]

@@ -33,7 +33,7 @@ RULES = {
         "K3",
         "S1",
     ),
-    *("sessions", "slip", "speed", "detector"),
+    *("S2", "sessions", "slip", "speed", "detector"),
 }
 
 

@@ -37,6 +37,13 @@ def test_a_checkpoint_is_installed_before_its_record_is_logged():
     assert failure(71, 5) == ""
 
 
+def test_what_was_once_accepted_around_a_transferred_checkpoint_stays_undecided():
+    """A process died between the load of a checkpoint and the flush of its record; its start took slots that had never
+    been chosen for decided, since the store was above them (1131, three nodes).
+    """
+    assert failure(1131, 3) == ""
+
+
 def test_a_write_is_not_acknowledged_by_a_majority_beyond_its_window():
     """A write with ack=majority got a slot above its window and was never applied (283, three nodes)."""
     assert failure(283, 3) == ""

@@ -146,6 +146,10 @@ class Group:
         """See ``Ports.pin``; digest b"": it failed."""
         self.transfers.on_written(slot, digest, self.engine.ports.now())
 
+    def on_kept(self, slot: int, digest: bytes) -> None:
+        """See ``Ports.keep``."""
+        self.perform(self.replica.checkpoint_kept(slot, digest, self.engine.ports.now()))
+
     def on_installed(self, slot: int) -> None:
         """See ``Ports.install``."""
         self.transfers.on_installed(slot, self.engine.ports.now())

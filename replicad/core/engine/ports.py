@@ -136,8 +136,14 @@ class Ports(Protocol):
     def cancel_checkpoint(self, group: str, why: str) -> None:
         """Stop writing the group's checkpoint, if one is being written: it ends as failed."""
 
+    def keep(self, group: str, slot: int) -> None:
+        """Verify the checkpoint received at ``slot``, and keep it as a file that survives the machine.
+
+        ``Group.on_kept(slot, digest)`` or ``Group.on_install_failed(slot)`` follows.
+        """
+
     def install(self, group: str, slot: int) -> None:
-        """Verify the checkpoint received at ``slot`` and make it the store's content (slot 0: empty the store).
+        """Make the checkpoint kept at ``slot`` the store's content (slot 0: empty the store).
 
         ``Group.on_installed(slot)`` or ``Group.on_install_failed(slot)`` follows. Nothing reads the store meanwhile.
         """

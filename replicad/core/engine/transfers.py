@@ -9,6 +9,7 @@ from replicad.core.group.effects import (
     BeginTransfer,
     CheckpointCommitted,
     InstallCheckpoint,
+    KeepCheckpoint,
     SendChunk,
     TransferEffect,
     WriteChunk,
@@ -122,9 +123,12 @@ class Transfers:
                 group.files.begin(slot)
             case WriteChunk(slot, offset, data):
                 self._receive(slot, offset, data)
-            case InstallCheckpoint(slot):
+            case KeepCheckpoint(slot):
                 self.installing = True
                 self._cancel("the state is replaced by a checkpoint of the others")
+                ports.keep(group.id, slot)
+            case InstallCheckpoint(slot):
+                self.installing = True
                 ports.install(group.id, slot)
             case CheckpointCommitted(slot):
                 now = ports.now()

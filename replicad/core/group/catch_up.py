@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicad.core.group.effects import BeginTransfer, InstallCheckpoint, SendChunk, WriteChunk
+from replicad.core.group.effects import BeginTransfer, InstallCheckpoint, KeepCheckpoint, SendChunk, WriteChunk
 from replicad.core.group.state import Role
 from replicad.core.journal.records import CheckpointRecord
 from replicad.core.model.messages import CheckpointChunk, FetchCheckpoint, FetchSlots, Slots, Truncated
@@ -35,6 +35,9 @@ class CatchUp:
         self.transfer_offset = 0
         self.transfer_source = ""
         self.installing = 0
+        self._kept: tuple[int, int] = (0, 0)
+        """A checkpoint that is kept as a file and not yet installed: its slot, and the flush that its record waits for.
+        """
         self.waiting: dict[str, int] = {}
         """Coordinator: mirror -> the first slot it waits for, which is not committed yet; one request of each."""
 
@@ -213,9 +216,25 @@ class CatchUp:
         if self.transfer_offset >= message.total:
             self.installing = self.transfer_slot
             self.transfer_slot = 0
-            state.out.transfer.append(InstallCheckpoint(message.slot))
+            state.out.transfer.append(KeepCheckpoint(message.slot))
         else:
             self._ask_chunk()
+
+    def on_kept(self, slot: int, digest: bytes) -> None:
+        """The checkpoint's file is durable: first the log says so, and only then the store is replaced.
+
+        In the other order a process that dies in between leaves a store that the log knows nothing of, among slots that
+        were accepted here and maybe never chosen.
+        """
+        self.state.append(CheckpointRecord(slot, digest))
+        self._kept = (slot, self.state.tickets + 1)
+
+    def on_durable(self) -> None:
+        """Replace the store once the record of the checkpoint is durable."""
+        slot, ticket = self._kept
+        if ticket and self.state.durable_tickets >= ticket:
+            self._kept = (0, 0)
+            self.state.out.transfer.append(InstallCheckpoint(slot))
 
     def on_installed(self, slot: int, digest: bytes) -> None:
         """The store now holds the checkpoint at ``slot``; what follows it is fed again."""
@@ -228,8 +247,6 @@ class CatchUp:
             state.verified = slot
         state.verified = max(state.verified, slot)
         state.rebuilding = False
-        if slot:
-            state.append(CheckpointRecord(slot, digest))
         state.log.reset_to(slot)
         state.matched = max(state.matched, state.log.committed)
         state.extend_matched()

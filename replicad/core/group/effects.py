@@ -110,10 +110,22 @@ class WriteChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class InstallCheckpoint:
-    """All bytes are here: verify them, replace the store's content by them, then call ``replica.installed``.
+class KeepCheckpoint:
+    """All bytes are here: verify them, keep them as a file, durably, then call ``replica.checkpoint_kept``.
 
-    If they do not verify, call ``replica.install_failed`` instead.
+    If they do not verify, call ``replica.install_failed`` instead. The store stays as it is, but nothing reads from it
+    or applies to it from here until the checkpoint is installed, or fails.
+    """
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallCheckpoint:
+    """Replace the store's content by the checkpoint that was kept (slot 0: by nothing), then ``replica.installed``.
+
+    That it is kept, and to be gone on from, is durable in the message log by now: a store never holds what the log does
+    not bear witness to. If the file turns out to be no good, call ``replica.install_failed`` instead.
     """
 
     slot: int
@@ -126,4 +138,4 @@ class CheckpointCommitted:
     slot: int
 
 
-TransferEffect = SendChunk | BeginTransfer | WriteChunk | InstallCheckpoint | CheckpointCommitted
+TransferEffect = SendChunk | BeginTransfer | WriteChunk | KeepCheckpoint | InstallCheckpoint | CheckpointCommitted

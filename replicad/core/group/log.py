@@ -41,15 +41,18 @@ def is_configuration(value: bytes) -> bool:
 class SlotLog:
     """Slots by number. A slot above ``committed`` may be overwritten at a higher ballot, one below never."""
 
-    def __init__(self, durable: DurableState, applied: int) -> None:
-        """Take over what the message log holds; ``applied`` slots are decided whatever the log says."""
+    def __init__(self, durable: DurableState) -> None:
+        """Take over what the message log holds, and is known to be decided: a store's position decides nothing here.
+
+        A store may stand at a checkpoint that came from others; what was accepted here below it was maybe never chosen.
+        """
         self.entries: dict[int, Held] = {
             slot: (entry.epoch, entry.round, entry.value) for slot, entry in durable.entries.items()
         }
         checkpoint = durable.checkpoint.slot if durable.checkpoint else 0
-        self.committed = max(durable.committed, applied, checkpoint)
+        self.committed = max(durable.committed, checkpoint)
         base = self.committed
-        while base in self.entries:
+        while base > checkpoint and base in self.entries:
             base -= 1
         self.base = base
         self.lowest = base + 1

@@ -18,7 +18,6 @@ from replicad.core.group.office import Office
 from replicad.core.group.probes import ProbeDesk
 from replicad.core.group.state import GroupState, Role
 from replicad.core.group.tenure import Tenure
-from replicad.core.journal.records import CheckpointRecord
 from replicad.core.model import messages as m
 from replicad.core.model.cluster_id import Naming
 from replicad.core.model.configuration import Configuration
@@ -222,13 +221,7 @@ class Replica:
 
     def start(self, now: int) -> Effects:
         """Feed what was committed before the restart."""
-        state = self.state
-        state.now = now
-        if state.applied == state.log.base > self.checkpoints.committed[0]:
-            # The process died after it had installed a checkpoint, before it had logged so: the slots below are in
-            # that checkpoint's file only.
-            state.append(CheckpointRecord(state.applied, state.digest))
-            self.checkpoints.on_installed(state.applied, state.digest)
+        self.state.now = now
         return self._finish()
 
     def step(self, sender: str, sender_disk: str, message: m.Message, now: int) -> Effects:
@@ -297,6 +290,7 @@ class Replica:
         while state.unflushed and state.unflushed[0][0] <= ticket:
             state.unflushed.popleft()
         self.checkpoints.on_durable()
+        self.catch_up.on_durable()
         return self._finish()
 
     def executed(self, execution: Execution, now: int) -> Effects:
@@ -315,6 +309,12 @@ class Replica:
         """The own checkpoint at ``slot`` is on disk (empty digest: it failed)."""
         self.state.now = now
         self.checkpoints.on_written(slot, digest)
+        return self._finish()
+
+    def checkpoint_kept(self, slot: int, digest: bytes, now: int) -> Effects:
+        """The received checkpoint at ``slot`` verifies, has this digest, and is kept as a file."""
+        self.state.now = now
+        self.catch_up.on_kept(slot, digest)
         return self._finish()
 
     def installed(

@@ -99,7 +99,7 @@ class GroupState:
         self.promised = durable.promised  # promise()
         self.epoch = 0  # acceptor, election: the epoch that this replica follows or leads
         self.coordinator = ""  # acceptor, election: its coordinator ("" unknown)
-        self.log = SlotLog(durable, applied)
+        self.log = SlotLog(durable)
         known = [Configuration.decode(encoded) for encoded in (durable.formation, configuration) if encoded]
         self.configuration: Configuration | None = max(  # take_configuration()
             known, key=lambda configuration: configuration.version, default=None

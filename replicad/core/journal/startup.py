@@ -184,7 +184,7 @@ def judge_group(found: GroupFound) -> GroupStart:
     if store is not None:
         distrusted = store.damage
         start = GroupStart(Source.STORE, store.applied, max(logged, store.applied, store.reached), logged)
-        contradiction = "" if store.damage else _older_log(found, store, covered)
+        contradiction = "" if store.damage else _older_log(durable, store, covered)
         if contradiction:
             return replace(start, contradiction=contradiction)
         if not distrusted and store.applied >= covered:
@@ -200,16 +200,13 @@ def unusable(start: GroupStart, reason: str) -> GroupStart:
     return replace(start, source=Source.OTHERS, applied=0, lacking=reason)
 
 
-def _older_log(found: GroupFound, store: StoreFound, covered: int) -> str:
+def _older_log(durable: DurableState, store: StoreFound, covered: int) -> str:
     """Say why the log is an older one than it was, if the store has applied what it does not hold.
 
-    Slots are applied only when they are durable in the log, or come with a checkpoint whose file was kept first.
+    Slots are applied only when they are durable in the log, and a checkpoint is loaded only when its record is.
     """
-    entries = found.durable.entries
-    if store.applied > covered and store.applied not in entries and store.applied not in found.files:
-        return f"the store has applied slot {store.applied}, and the message log ends before: it is an older one"
-    for slot in range(max(store.applied, covered) + 1, store.reached + 1):
-        if slot not in entries:
-            said = f"the store had applied slot {store.reached}, and the message log lacks slot {slot}"
-            return f"{said}: it is an older one"
-    return ""
+    known = max(store.applied, store.reached)
+    lacking = next((slot for slot in range(covered + 1, known + 1) if slot not in durable.entries), 0)
+    if not lacking:
+        return ""
+    return f"the store has applied slot {known}, and the message log lacks slot {lacking}: it is an older one"

@@ -19,11 +19,12 @@ from replicad.lab.mutations import (
     scripts_offices,
     scripts_returns,
     slips,
+    startup,
     tables,
 )
 from replicad.lab.mutations.registry import MUTATIONS, Mutation, mutated, register
 
-RULES = (active, election, commit, leases, detection, membership, tables, slips)
+RULES = (active, election, commit, leases, detection, membership, tables, startup, slips)
 DRAMAS = (scripts_active, scripts_offices, scripts_leases, scripts_log, scripts_members, scripts_returns)
 
 __all__ = ["DRAMAS", "MUTATIONS", "RULES", "Mutation", "mutated", "register"]

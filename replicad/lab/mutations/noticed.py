@@ -122,6 +122,7 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "id-not-kept-in-the-directory": ("converge",),
     # What a restart finds.
     "live-records-lost": ("recovery",),
+    "store-before-record": ("recovery",),
     "acceptances-lost": ("recovery",),
     "damage-taken-as-torn": ("rot is noticed",),
 }

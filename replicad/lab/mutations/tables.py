@@ -40,10 +40,10 @@ def _highest_number_only(original: Function) -> Function:
     "D1",
     "a checkpoint leaves out the table of request ids",
     "lab.virtual_files:VirtualFiles",
-    "install",
+    "load",
 )
 def _request_ids_not_in_checkpoint(original: Function) -> Function:
-    def install(self: Any, slot: int) -> Any:
+    def load(self: Any, slot: int) -> Any:
         store = original(self, slot)
         store.begin()
         for old, _ in list(store.scan_requests()):
@@ -51,7 +51,7 @@ def _request_ids_not_in_checkpoint(original: Function) -> Function:
         store.commit()
         return store
 
-    return install
+    return load
 
 
 @register(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from replicad.core.engine.transfers import CHECKPOINT_US, LOOK_US, Transfers
-from replicad.core.group.effects import CheckpointCommitted, InstallCheckpoint
+from replicad.core.group.effects import CheckpointCommitted, InstallCheckpoint, KeepCheckpoint
 from replicad.core.model.errors import RequestError
 
 
@@ -21,6 +21,7 @@ class Group:
             now=lambda: 0,
             pin=lambda group, slot: note(("pin", group, slot)),
             cancel_checkpoint=lambda group, why: note(("cancel", group, why)),
+            keep=lambda group, slot: note(("keep", group, slot)),
             install=lambda group, slot: note(("install", group, slot)),
             truncate=lambda slots: note(("truncate", slots)),
             answer=lambda done, *arguments: done(*arguments),
@@ -102,10 +103,13 @@ def test_a_file_that_is_written_twice_is_reported_once(group):
 
 
 def test_an_installation_cancels_what_is_being_written(group):
-    """The state that is being written aside is about to be replaced."""
+    """The state that is being written aside is about to be replaced: nobody reads it from now on."""
+    group.transfers.perform(KeepCheckpoint(9))
+    assert group.transfers.installing
     group.transfers.perform(InstallCheckpoint(9))
     assert group.calls == [
         ("cancel", "g1", "the state is replaced by a checkpoint of the others"),
+        ("keep", "g1", 9),
         ("install", "g1", 9),
     ]
     assert group.transfers.installing

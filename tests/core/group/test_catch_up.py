@@ -1,7 +1,14 @@
 import pytest
 
 from replicad.core.detection.patience import Patience
-from replicad.core.group.effects import BeginTransfer, CheckpointCommitted, InstallCheckpoint, SendChunk, WriteChunk
+from replicad.core.group.effects import (
+    BeginTransfer,
+    CheckpointCommitted,
+    InstallCheckpoint,
+    KeepCheckpoint,
+    SendChunk,
+    WriteChunk,
+)
 from replicad.core.journal.records import CheckpointRecord
 from replicad.core.model import messages as m
 from tests.core.group.rigs import (
@@ -148,7 +155,7 @@ def transferring():
 
 
 def test_a_transfer_goes_on_byte_by_byte_in_order():
-    """Chunks are asked for one after the other, written in order, and installed when all are there."""
+    """Chunks are asked for one after the other, written in order, and kept when all are there."""
     rig = follower()
     assert ("n2", m.FetchCheckpoint(3, 0)) in rig.step("n2", m.Truncated(1, 3, 3))
     assert rig.step("n2", m.CheckpointChunk(3, 0, 5, b"abc")) == [("n2", m.FetchCheckpoint(3, 3))]
@@ -157,8 +164,20 @@ def test_a_transfer_goes_on_byte_by_byte_in_order():
         BeginTransfer(3),
         WriteChunk(3, 0, b"abc"),
         WriteChunk(3, 3, b"de"),
-        InstallCheckpoint(3),
+        KeepCheckpoint(3),
     ]
+
+
+def test_the_store_is_replaced_only_when_the_log_says_so_durably():
+    """A kept checkpoint is recorded first: a store must never be ahead of what the log bears witness to."""
+    rig = transferring()
+    rig.flushing = False
+    rig.step("n2", m.CheckpointChunk(3, 0, 3, b"abc"))
+    rig.take(rig.replica.checkpoint_kept(3, b"d" * 16, rig.now))
+    assert CheckpointRecord(3, b"d" * 16) in rig.records
+    assert not any(isinstance(effect, InstallCheckpoint) for effect in rig.transfers)
+    rig.flush()
+    assert rig.transfers[-1] == InstallCheckpoint(3)
 
 
 @pytest.mark.parametrize(
@@ -178,9 +197,10 @@ def test_a_chunk_that_was_not_asked_for_is_dropped(sender, chunk):
 
 
 def test_an_installed_checkpoint_is_the_new_beginning():
-    """The replica stands at the checkpoint's slot, records it, and goes on from there."""
+    """The replica stands at the checkpoint's slot, and goes on from there."""
     rig = transferring()
     rig.step("n2", m.CheckpointChunk(3, 0, 3, b"abc"))
+    rig.take(rig.replica.checkpoint_kept(3, b"d" * 16, rig.now))
     rig.take(rig.replica.installed(3, b"d" * 16, b"", [], rig.now))
     assert CheckpointRecord(3, b"d" * 16) in rig.records
     assert (rig.replica.committed, rig.replica.applied) == (3, 3)

@@ -58,7 +58,7 @@ def test_a_late_pre_vote_does_not_break_loyalty():
 
 def test_an_entry_below_other_open_slots_is_open():
     """With tickets a later slot may lie above an undecided configuration entry: nothing is assigned (M1)."""
-    log = SlotLog(durable_state(), 0)
+    log = SlotLog(durable_state())
     epoch = epoch_of("n1")
     log.put(1, epoch, 0, entry(configuration_of().with_mirror("n4", 1)))
     log.put(2, epoch, 0, batch(1))

@@ -307,7 +307,7 @@ def test_a_proposal_for_a_decided_slot_is_told_so():
 
 def test_a_proposal_for_a_truncated_slot_is_told_so():
     """The value is gone; that the slot is decided is known."""
-    rig = Rig(durable=durable_state(protocol=ACTIVE, promised=N2), applied=5)
+    rig = Rig(durable=durable_state(protocol=ACTIVE, promised=N2, committed=5), applied=5)
     rig.follow("n2")
     assert rig.step("n3", propose(3))[-1:] == [("n3", m.Decided(N2, 3, b""))]
     assert rig.step("n2", repair(3)) == [("n2", m.Decided(N2, 3, b""))]

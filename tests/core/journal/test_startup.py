@@ -123,10 +123,13 @@ def test_what_a_group_goes_on_from(found, start):
 @pytest.mark.parametrize(
     ("found", "phrase"),
     [
-        (GroupFound(durable(1, 8), StoreFound(10)), "has applied slot 10, and the message log ends before"),
-        (GroupFound(DurableState(), StoreFound(1)), "has applied slot 1, and the message log ends before"),
-        (GroupFound(durable(1, 8), StoreFound(5, 10)), "had applied slot 10, and the message log lacks slot 9"),
+        (GroupFound(durable(1, 8), StoreFound(10)), "has applied slot 10, and the message log lacks slot 9"),
+        (GroupFound(DurableState(), StoreFound(1)), "has applied slot 1, and the message log lacks slot 1"),
+        (GroupFound(durable(1, 8), StoreFound(5, 10)), "has applied slot 10, and the message log lacks slot 9"),
         (GroupFound(durable(3, 8, checkpoint=2), StoreFound(2, 9)), "lacks slot 9"),
+        # Nor does a checkpoint's file bear witness to anything that the log does not.
+        (GroupFound(durable(1, 4, committed=4), StoreFound(9), [9]), "lacks slot 5"),
+        (GroupFound(durable(8, 12, committed=0), StoreFound(9), [9]), "lacks slot 1"),
     ],
 )
 def test_a_log_that_is_older_than_the_store(found, phrase):
