@@ -6,8 +6,8 @@ The protocol promises to survive:
   written may be cut short at any byte;
 * the death of the machine at any moment: of what was not flushed each sector is kept, lost or garbage, in any order;
   the machine's boot id changes;
-* flushes of any duration (a *hang*, or a disk that is slow for good), and a full disk: what has been appended before
-  is flushed once there is space again, promises (for which space is reserved) at once;
+* flushes of any duration (a *hang*, or a disk that is slow for good), and a full disk: no segment can be made, and
+  what has no place waits until there is space again; promises may use the space that is reserved for them;
 * *rot* (a changed byte, a zeroed range or a missing segment) in what was flushed before the last record was written,
   and the loss (*wipe*) of a whole data directory, on no more than a minority of the members at once: a member counts as
   lost from the damage until it has been re-admitted. The damage must be noticed at the next start; the disk then gets a
@@ -19,6 +19,7 @@ were cut short; S1), a flush that lies, and damage of a majority.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from random import Random
 
@@ -41,6 +42,8 @@ class VirtualDisk:
         """The promise file beside the log: group -> epoch; always durable."""
         self.formed = False
         """Whether a group's members were ever durable here: for the checks, no node looks at it."""
+        self.full = False
+        """There is no space for another segment; those that are there can be written."""
         self.slow_us = 0
         """Every flush takes so much longer, whichever process asks for it."""
         self._random = random
@@ -54,12 +57,13 @@ class VirtualDisk:
         self._pending.append(PendingWrite(segment, position, bytes(data)))
 
     def create(self, segment: int, header: bytes) -> None:
-        """Make a zero-filled segment that begins with ``header``; it is durable before this returns."""
-        self._put(segment, 0, header)
+        """Make a zero-filled segment that begins with ``header``; it is durable before this returns.
 
-    def exists(self, segment: int) -> bool:
-        """Return whether a segment is there."""
-        return segment in self._segments
+        Raises OSError on a full disk. The first one is always made: a node that finds no space for it does not start.
+        """
+        if self.full and self._segments:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        self._put(segment, 0, header)
 
     def flush(self) -> None:
         """Make every completed write durable."""

@@ -29,6 +29,7 @@ class Nemesis:
         """No lever is pulled until all nodes are in touch."""
         self._randoms: dict[str, Random] = {}
         self._enabled: list[Callable[[Random], None]] = []
+        self._space = Random(f"{simulator.seed}/space")
 
     def start(self) -> None:
         """Begin; every kind of fault has a stream of its own."""
@@ -294,7 +295,7 @@ class Nemesis:
         if node.full:
             return
         self._simulator.count("fault full")
-        node.set_full(full=True)
+        node.set_full(full=True, used_up=self._space.random() < 0.5)
 
         def undo() -> None:
             if node.full:

@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 
 GROUP = "default"
 CLUSTER = "lab"
-FULL_SLACK_BYTES = 2_000
-"""What a full disk still takes besides promises, at most."""
 DIVERGED_KEY = b"~diverged"
 """A key that no client uses."""
 _VOTERS = frozenset({"follower", "candidate", "coordinator"})
@@ -97,7 +95,6 @@ class SimulatedNode:
         self.cluster_id = ""
         """Which cluster the directory belongs to ("": it is not known yet)."""
         self.lost = False
-        self.full = False
         self.process: SimulatedProcess | None = None
         self.established = False
         """This disk is a voter that holds what the group relies on; only then may another disk be damaged."""
@@ -151,7 +148,6 @@ class SimulatedNode:
         self.at(LOG_PUT_RIGHT)
         self._rebooted = False
         self._started_before = True
-        log.set_full(FULL_SLACK_BYTES if self.full else None)
         self.files.forget_pins()
         process = self.process = SimulatedProcess(self, recovery.states, log, Random(f"{self._random.getrandbits(64)}"))
         for peer in self.peers:
@@ -166,8 +162,7 @@ class SimulatedNode:
         )
         process.start()
         process.start_ticking(self._timing.randrange(TICK_US))
-        if self.full:
-            process.set_full(full=True)
+        log.start(lambda full: process.later(0, process.set_full, full))
 
     def open_group(self, identity: str, durable: DurableState) -> Opened:  # noqa: ARG002 - there is one group
         """Bring the store to a state that the log continues."""
@@ -368,13 +363,22 @@ class SimulatedNode:
         self.wipe()
         self.simulator.queue.after(300_000, self.start)
 
-    def set_full(self, *, full: bool) -> None:
-        """Fill the disk, or make space again."""
-        self.full = full
-        self.note("disk is full" if full else "disk has space again")
-        if self.process is not None:
-            self.process.log.set_full(self._timing.randrange(FULL_SLACK_BYTES) if full else None)
-            self.process.post(self.process.set_full, full)
+    @property
+    def full(self) -> bool:
+        """Whether the disk has no space for another segment, or a checkpoint."""
+        return self.disk.full
+
+    def set_full(self, *, full: bool, used_up: bool = True) -> None:
+        """Fill the disk, or make space again; ``used_up``: the log of the running process has no segment ahead.
+
+        The node finds out by itself, when it lacks a segment, and when it gets one.
+        """
+        self.disk.full = full
+        self.note(
+            ("disk is full" if used_up else "disk is full, with segments ahead") if full else "disk has space again"
+        )
+        if full and used_up and self.process is not None:
+            self.process.log.use_up()
 
     # --- state --------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from random import Random
 from typing import NamedTuple
 
+from replicad.core.journal.space import SPARES_KEPT
 from replicad.core.model.configuration import Configuration
 from replicad.core.model.errors import InvariantError
 from replicad.core.model.operations import APPLIED, NO_CAS, PUT
@@ -24,6 +25,8 @@ from replicad.lab.strangers import Strangers
 from replicad.lab.swarm import Swarm, draw
 from replicad.lab.transcript import Transcript
 
+SPACE_US = 500_000
+"""After healing, no disk counts as full after so long: it is a few times as long as a log waits for its next try."""
 HEAL_US = 30_000_000
 """After healing, everything converges within this."""
 TAIL_LINES = 60
@@ -147,6 +150,7 @@ class Trial:
         self.strangers.stop()
         simulator.heal()
         simulator.note("net", "healed")
+        simulator.queue.after(SPACE_US, self._check_space)
         self._wait("converge", lambda: self._not_converged(idle=False))
         self.clients.stop()
         self.moving.stop()
@@ -160,6 +164,7 @@ class Trial:
         for name in members:
             self._read_at(name, members)
         self._wait("converge at the end", lambda: self._not_converged(idle=True))
+        self._check_segments()
         members = self._members()
         simulator.judge.healed(
             {
@@ -171,6 +176,19 @@ class Trial:
         simulator.judge.history(self.clients.history(simulator.judge.model))
         anomalies = simulator.judge.sessions(self.moving.sessions)
         self.moving.counts.update({"session_no_bookmark_anomaly": anomalies} if anomalies else {})
+
+    def _check_space(self) -> None:
+        """No disk counts as full that has space."""
+        for name, node in self.simulator.nodes.items():
+            if node.process is not None and node.process.log.told_full and not node.full:
+                raise Violation("full", f"the disk of {name} has space again, and its log says that it is full")
+
+    def _check_segments(self) -> None:
+        """No more segments stand ready than are kept, however often a node was started."""
+        for name, node in self.simulator.nodes.items():
+            spares = node.process.log.spare_segments() if node.process is not None else 0
+            if spares > SPARES_KEPT:
+                raise Violation("spare segments", f"the log of {name} has {spares} empty segments")
 
     def _configuration(self) -> Configuration | None:
         encoded = self.simulator.judge.configuration
@@ -206,6 +224,8 @@ class Trial:
                 return f"{name} is down"
             if not process.readable:
                 return f"{name} rebuilds its store"
+            if process.replica.state.full:
+                return f"{name} says that its disk is full"
             if process.replica.role == "coordinator":
                 coordinators.append(name)
             elif process.replica.role != ("mirror" if name in mirrors else "follower"):

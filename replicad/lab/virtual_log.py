@@ -1,7 +1,8 @@
 """The message log of a simulated node: what ``node/wal.py`` does with files and a thread, on a virtual disk.
 
 One write is under way at a time; whatever is appended meanwhile is gathered into the next flush. Nothing is reported
-durable before its flush, and each segment is durable before the next one gets its first record.
+durable before its flush, and each segment is durable before the next one gets its first record. Which segments stand
+ready, and whether the disk counts as full, says the same object as in a real log (``core/journal/space``).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from replicad.core.journal.records import FormationRecord, PromiseRecord, Record
 from replicad.core.journal.recovery import Recovery
-from replicad.core.journal.segments import FRAME_BYTES, HEADER_BYTES, LogIdentity, encode_header, encode_record
+from replicad.core.journal.segments import HEADER_BYTES, LogIdentity, encode_header, encode_record
+from replicad.core.journal.space import Space
 from replicad.core.journal.writer import SegmentWriter, Write
 from replicad.lab.crash_points import LOG_FLUSHED, PROMISES_STORED
 from replicad.lab.disk import VirtualDisk
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from replicad.lab.swarm import DiskFaults
 
 Done = Callable[[], None]
+
+RETRY_US = 100_000
+"""As long as the disk is full, making a segment is tried again so often."""
 
 
 class SmallSegmentWriter(SegmentWriter):
@@ -40,7 +45,6 @@ class _Job:
         self.records = records
         self.done = done
         self.payloads = [encode_record(group, record) for group, record in records]
-        self.size = sum(map(len, self.payloads)) + FRAME_BYTES * len(self.payloads)
         self.reserved = any(isinstance(record, PromiseRecord) for _, record in records)
 
 
@@ -69,14 +73,28 @@ class VirtualLog:
         self._flushing: list[_Job] = []
         self._writes: list[Write] = []
         self._stopped = False
-        self._free: int | None = None
+        self._cramped = False
+        """Some of what waits has no place."""
+        self.told_full = False
+        """Whether the node was told that the disk is full."""
+        self._retrying = False
+        self._on_full: Callable[[bool], None] | None = None
         self.hang_until = 0
         """No flush ends before this virtual time."""
         if recovery.segment:
             disk.write(recovery.segment, recovery.position, bytes(recovery.used - recovery.position))
             disk.flush()
         self.writer = SmallSegmentWriter.resume(recovery, size=disk.segment_bytes)
-        self._create(self.writer.segment)
+        self.space = Space(recovery.spares)
+        if not recovery.segment:
+            disk.create(1, encode_header(identity, 1, disk.segment_bytes))
+
+    def start(self, on_full: Callable[[bool], None]) -> None:
+        """Put the segments in order; from now on ``on_full(full)`` says whether more than promises is taken."""
+        self._on_full = on_full
+        for _ in range(self.space.surplus()):
+            self._drop_spare()
+        self._see_to_space()
 
     @property
     def busy(self) -> bool:
@@ -94,46 +112,95 @@ class VirtualLog:
         self._waiting.append(_Job(records, done))
         self._gather()
 
-    def set_full(self, free: int | None) -> None:
-        """The disk is full: ``free`` more bytes can be written (promises: always); None: there is space again."""
-        self._free = free
-        self._gather()
+    def use_up(self) -> None:
+        """On a disk that has just become full: it was so when the segments were to be made that stand ready."""
+        while self.space.spares:
+            self._drop_spare()
+        self._see_to_space()
+
+    def spare_segments(self) -> int:
+        """Return how many segments are on the disk behind the one that is written."""
+        return sum(number > self.writer.segment for number, _ in self._disk.segments())
 
     def remove(self, numbers: list[int]) -> None:
         """Delete segments that :meth:`SegmentWriter.removable` named."""
         self._disk.remove(numbers)
         self.writer.removed(numbers)
 
-    def _create(self, segment: int) -> None:
-        """Create a segment, and an empty one ahead of it, as the real log does."""
-        for number in (segment, segment + 1):
-            if not self._disk.exists(number):
-                self._disk.create(number, encode_header(self._identity, number, self._disk.segment_bytes))
+    # --- space --------------------------------------------------------------------------------------------------------
+
+    def _make_segment(self) -> bool:
+        """Make a segment behind the last one; return whether there was space."""
+        number = self.writer.segment + self.space.spares + 1
+        try:
+            self._disk.create(number, encode_header(self._identity, number, self._disk.segment_bytes))
+        except OSError:
+            self.space.refused()
+            return False
+        self.space.made()
+        return True
+
+    def _drop_spare(self) -> None:
+        self._disk.remove([self.writer.segment + self.space.spares])
+        self.space.removed(1)
+
+    def _make_room(self) -> int:
+        """Return how many of the waiting appends have a place, after making segments if need be."""
+        # A promise at the back must not wait for records in front of it that only lack the space kept for promises.
+        reserve = 0 if any(job.reserved for job in self._waiting) else self._faults.reserve_bytes
+        sizes = [len(payload) for job in self._waiting for payload in job.payloads]
+        while True:
+            placed = self.writer.placeable(sizes, self.space.spares, reserve)
+            if placed == len(sizes) or not self._make_segment():
+                break
+        for count, job in enumerate(self._waiting):
+            placed -= len(job.payloads)
+            if placed < 0:
+                return count
+        return len(self._waiting)
+
+    def _see_to_space(self) -> None:
+        """Make what is lacking, and say whether the disk is full; as long as it is, look again."""
+        if self._stopped or self._on_full is None:
+            return
+        if self.space.lacks(waiting=self._cramped):
+            self._make_segment()
+        full = self.space.full(waiting=self._cramped)
+        if full != self.told_full:
+            self.told_full = full
+            self._on_full(full)
+        if full and not self._retrying:
+            self._retrying = True
+            self._queue.after(RETRY_US, self._retry)
+
+    def _retry(self) -> None:
+        self._retrying = False
+        self._gather()
+        self._see_to_space()
+
+    # --- writing ------------------------------------------------------------------------------------------------------
 
     def _gather(self) -> None:
         """Begin to write what waits, unless a write is under way."""
         if self._flushing or self._stopped:
             return
-        count = 0
-        for job in self._waiting:
-            if self._free is not None and not job.reserved:
-                if job.size > self._free:
-                    break
-                self._free -= job.size
-            count += 1
+        count = self._make_room()
+        self._cramped = count < len(self._waiting)
         if not count:
+            self._see_to_space()
             return
         self._flushing, self._waiting = self._waiting[:count], self._waiting[count:]
         records = [item for job in self._flushing for item in job.records]
         payloads = [payload for job in self._flushing for payload in job.payloads]
+        before = self.writer.segment
         self._writes = self.writer.append(records, payloads)
+        self.space.used(self.writer.segment - before)
         self._write()
 
     def _write(self) -> None:
         """Hand the next write to the operating system and begin its flush."""
         if self._writes:
             write = self._writes[0]
-            self._create(write.segment)
             self._disk.write(write.segment, write.position, write.data)
         span = self._faults.flush_max_us - self._faults.flush_min_us
         duration = self._faults.flush_min_us + int(self._random.random() * span) + self._disk.slow_us
@@ -161,6 +228,7 @@ class VirtualLog:
                 self._disk.formed = True
         self._at(PROMISES_STORED)
         self._gather()
+        self._see_to_space()
         for job in jobs:
             job.done()
 

@@ -5,11 +5,12 @@ import pytest
 from replicad.core.journal.records import EntryRecord, PromiseRecord
 from replicad.core.journal.recovery import recover
 from replicad.core.journal.segments import LogIdentity
+from replicad.core.journal.space import SPARES_KEPT
 from replicad.core.model.errors import DamageError
 from replicad.lab.disk import VirtualDisk
 from replicad.lab.events import EventQueue
 from replicad.lab.swarm import DiskFaults
-from replicad.lab.virtual_log import VirtualLog, used_bytes
+from replicad.lab.virtual_log import RETRY_US, VirtualLog, used_bytes
 
 IDENTITY = LogIdentity("lab", "n1", "d1")
 SIZE = 8_192
@@ -110,16 +111,72 @@ def test_a_hanging_disk_reports_nothing_until_it_goes_on():
 def test_a_full_disk_takes_promises_and_waits_with_the_rest():
     """On a full disk promises are flushed, other records wait until there is space again."""
     machine = Machine(1)
-    machine.log.set_full(0)
+    told = []
+    machine.log.start(told.append)
+    machine.disk.full = True
+    machine.log.use_up()
+    machine.fill(40)
+    assert told == [True]
+    taken = len(machine.durable)
+    assert 0 < taken < 40
     promised = []
     machine.log.append([("g", PromiseRecord(7))], lambda: promised.append(7))
-    machine.append(1)
-    machine.queue.run_until(10_000)
-    assert (promised, machine.durable) == ([7], [])
-    assert machine.disk.promises == {"g": 7}
-    machine.log.set_full(None)
-    machine.queue.run_until(20_000)
-    assert machine.durable == [1]
+    machine.queue.run_until(machine.queue.now + 10_000)
+    assert machine.durable == list(range(1, len(machine.durable) + 1))
+    assert machine.disk.promises == ({"g": 7} if promised else {})
+    machine.disk.full = False
+    machine.queue.run_until(machine.queue.now + 2 * RETRY_US)
+    assert (promised, machine.durable, told) == ([7], list(range(1, 41)), [True, False])
+
+
+def test_promises_have_space_of_their_own():
+    """What is reserved for them takes a promise when nothing else has a place any more."""
+    machine = Machine(1)
+    machine.log.start(lambda _: None)
+    machine.disk.full = True
+    machine.log.use_up()
+    slot = 1
+    while len(machine.durable) == slot - 1:
+        machine.append(slot)
+        machine.queue.run_until(machine.queue.now + 2_000)
+        slot += 1
+    promised = []
+    machine.log.append([("g", PromiseRecord(7))], lambda: promised.append(7))
+    machine.queue.run_until(machine.queue.now + 10_000)
+    assert promised == [7]
+
+
+def test_a_start_on_a_full_disk_with_a_segment_ahead_is_not_full():
+    """It counts as full when that one is used, and until another is made."""
+    machine = Machine(1)
+    machine.log.start(lambda _: None)
+    machine.fill(2)
+    told = []
+    machine.log.stop()
+    machine.disk.full = True
+    machine.open(rebooted=False)
+    machine.log.start(told.append)
+    machine.queue.run_until(machine.queue.now + 3 * RETRY_US)
+    assert told == []
+    for slot in range(3, 80):
+        machine.append(slot)
+        machine.queue.run_until(machine.queue.now + 2_000)
+    assert told == [True]
+    machine.disk.full = False
+    machine.queue.run_until(machine.queue.now + 2 * RETRY_US)
+    assert told == [True, False]
+
+
+def test_starts_leave_no_segments_behind():
+    """However often a log is opened, one empty segment stands ready."""
+    machine = Machine(1)
+    for _ in range(8):
+        machine.log.start(lambda _: None)
+        machine.log.stop()
+        machine.open(rebooted=False)
+    machine.log.start(lambda _: None)
+    assert machine.log.spare_segments() == SPARES_KEPT
+    assert len(machine.disk.segments()) == 1 + SPARES_KEPT
 
 
 def test_a_wiped_disk_is_empty():

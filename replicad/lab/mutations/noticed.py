@@ -87,6 +87,8 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "apply-out-of-order": ("applied in order",),
     # What must go on stands still.
     "holes-stay": ("request", "converge"),
+    "spares-add-up": ("spare segments",),
+    "full-left-by-event": ("full",),
     "nobody-suspected": ("converge",),
     "suspected-at-once": ("converge",),
     "heard-for-all": ("converge",),
