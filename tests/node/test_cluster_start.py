@@ -76,3 +76,26 @@ async def test_a_node_is_scheduled_as_the_settings_say(tmp_path, scheduling, pol
         threads = threads_of(cluster["n1"].process.pid)
         assert len(threads) > 1
         assert {os.sched_getscheduler(thread) for thread in threads} == {policy}
+
+
+def stored_bytes(directory):
+    """Return the bytes of all files below a directory, by path."""
+    return {path.relative_to(directory): path.stat().st_size for path in directory.rglob("*") if path.is_file()}
+
+
+async def test_idle_restarts_do_not_grow_the_directory(tmp_path):
+    """A node that is started eight times with nothing to do holds as many segments, of the same size, as after one."""
+    async with running(tmp_path, count=1) as cluster:
+        node = cluster["n1"]
+        assert (await node.client.put("k", b"v")).status == 200
+        sizes = []
+        for _ in range(9):
+            await node.terminate()
+            sizes.append(stored_bytes(node.data))
+            cluster.start("n1")
+            await cluster.ready("n1")
+        segments = [{path: size for path, size in found.items() if path.suffix == ".seg"} for found in sizes]
+        assert len(segments[0]) == 2
+        assert segments == [segments[0]] * 9
+        # Promises and offices cost some pages of store and log, never a segment.
+        assert sum(sizes[-1].values()) - sum(sizes[0].values()) < min(segments[0].values()) // 8

@@ -38,4 +38,6 @@ RECORDED: dict[str, tuple[int, int]] = {
     "divergence-unnoticed": (25, 3),
     "uncompared-serves": (87, 3),
     "damage-taken-as-torn": (41, 3),
+    "spares-add-up": (1, 3),
+    "full-left-by-event": (70, 3),
 }
