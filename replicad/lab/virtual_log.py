@@ -91,6 +91,8 @@ class VirtualLog:
 
     def start(self, on_full: Callable[[bool], None]) -> None:
         """Put the segments in order; from now on ``on_full(full)`` says whether more than promises is taken."""
+        if self._stopped:
+            return
         self._on_full = on_full
         for _ in range(self.space.surplus()):
             self._drop_spare()

@@ -39,5 +39,5 @@ RECORDED: dict[str, tuple[int, int]] = {
     "uncompared-serves": (87, 3),
     "damage-taken-as-torn": (41, 3),
     "spares-add-up": (1, 3),
-    "full-left-by-event": (70, 3),
+    "full-left-by-event": (138, 3),
 }
