@@ -25,6 +25,8 @@ SEGMENT_REMOVED = "one segment removed, others there"
 LOG_PUT_RIGHT = "log put right, start not recorded"
 IDENTITY_RENEWED = "identity renewed, old data there"
 STORE_MOVED = "store and checkpoints set aside, log there"
+STORE_DELETED = "store of a dropped group deleted, log and checkpoints there"
+CHECKPOINTS_DELETED = "store and checkpoints of a dropped group deleted, log there"
 
 POINTS: dict[str, int] = {
     LOG_FLUSHED: 1_000,
@@ -44,6 +46,8 @@ POINTS: dict[str, int] = {
     LOG_PUT_RIGHT: 50_000,
     IDENTITY_RENEWED: 300_000,
     STORE_MOVED: 300_000,
+    STORE_DELETED: 200_000,
+    CHECKPOINTS_DELETED: 200_000,
 }
 """Point -> the chance that a process dies there, in parts per million: the rarer it is passed, the higher."""
 POWER_PPM = 250_000

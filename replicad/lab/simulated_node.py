@@ -13,10 +13,11 @@ A damaged log is set aside at the start: the directory gets a new disk id and is
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING
 
+from replicad.core.cluster.definitions import DEFAULT
 from replicad.core.engine.ports import Opened
 from replicad.core.journal.recovery import DurableState, Recovery, recover
 from replicad.core.journal.segments import LogIdentity
@@ -47,11 +48,25 @@ from replicad.lab.virtual_store import StoreFiles, VirtualStore
 if TYPE_CHECKING:
     from replicad.lab.simulator import Simulator
 
-GROUP = "default"
 CLUSTER = "lab"
 DIVERGED_KEY = b"~diverged"
 """A key that no client uses."""
 _VOTERS = frozenset({"follower", "candidate", "coordinator"})
+
+
+@dataclass(slots=True)
+class GroupData:
+    """What a data directory holds of one group beside the log."""
+
+    files: VirtualFiles
+    store_files: StoreFiles
+    store: VirtualStore
+    """What the present process sees of the store's files."""
+
+    def wipe(self) -> None:
+        """Lose everything."""
+        self.files.wipe()
+        self.store_files.wipe()
 
 
 class VirtualClock:
@@ -78,15 +93,13 @@ class SimulatedNode:
         swarm = simulator.swarm
         self.simulator = simulator
         self.name = name
-        self.group = GROUP
         self.peers = tuple(peer for peer in simulator.names if peer != name)
         self._random = Random(f"{seed}/node/{name}")
         self._timing = Random(f"{seed}/timing/{name}")
         self.disk = VirtualDisk(Random(f"{seed}/disk/{name}"), swarm.disk.segment_bytes)
-        self.files = VirtualFiles(CLUSTER, GROUP, Random(f"{seed}/files/{name}"))
-        self.store_files = StoreFiles(Random(f"{seed}/store/{name}"), swarm.disk.store_write_ppm)
         self.points = CrashPoints(Random(f"{seed}/points/{name}"))
-        self.store = VirtualStore(self.store_files, self.at)
+        self.data: dict[str, GroupData] = {}
+        """By the ids of groups: what the directory holds of them beside the log."""
         self.clock = VirtualClock(self._random.randint(-swarm.clock_ppm, swarm.clock_ppm), 0)
         self.clock.restart(simulator.queue.now, self._random.randint(1_000_000, 10_000_000_000))
         self.disk_id = self._new_disk_id()
@@ -114,6 +127,38 @@ class SimulatedNode:
         """The group makes the cluster's id, where it has none."""
         self.strange = False
         """It is a node of another cluster of this name."""
+
+    def of(self, group: str) -> GroupData:
+        """Return what the directory holds of the group with this id."""
+        found = self.data.get(group)
+        if found is None:
+            stream = self.name if group == DEFAULT else f"{self.name}/{group}"
+            seed = self.simulator.seed
+            files = StoreFiles(Random(f"{seed}/store/{stream}"), self.simulator.swarm.disk.store_write_ppm)
+            found = self.data[group] = GroupData(
+                VirtualFiles(CLUSTER, group, Random(f"{seed}/files/{stream}")), files, VirtualStore(files, self.at)
+            )
+        return found
+
+    def holds(self, group: str) -> bool:
+        """Return whether the directory holds something of a group beside the log."""
+        data = self.of(group)
+        return bool(data.files.slots()) or next(data.store_files.databases.scan(b""), None) is not None
+
+    @property
+    def files(self) -> VirtualFiles:
+        """The checkpoint files of ``default``."""
+        return self.of(DEFAULT).files
+
+    @property
+    def store_files(self) -> StoreFiles:
+        """What the store of ``default`` has on disk."""
+        return self.of(DEFAULT).store_files
+
+    @property
+    def store(self) -> VirtualStore:
+        """The store of ``default``."""
+        return self.of(DEFAULT).store
 
     def _new_disk_id(self) -> str:
         return f"{self._random.getrandbits(64):016x}"
@@ -148,7 +193,8 @@ class SimulatedNode:
         self.at(LOG_PUT_RIGHT)
         self._rebooted = False
         self._started_before = True
-        self.files.forget_pins()
+        for data in self.data.values():
+            data.files.forget_pins()
         process = self.process = SimulatedProcess(self, recovery.states, log, Random(f"{self._random.getrandbits(64)}"))
         for peer in self.peers:
             process.engine.on_peer(peer, PEER_VERSION_MAX)
@@ -164,12 +210,14 @@ class SimulatedNode:
         process.start_ticking(self._timing.randrange(TICK_US))
         log.start(lambda full: process.later(0, process.set_full, full))
 
-    def open_group(self, identity: str, durable: DurableState) -> Opened:  # noqa: ARG002 - there is one group
-        """Bring the store to a state that the log continues."""
-        rebuild = self._prepare_store(durable)
-        machine = Machine(self.store, self.simulator.swarm.limits.request_window_slots)
-        self._check_kept(durable, machine.configuration)
-        return Opened(durable, machine, self.store, self.files, rebuild)
+    def open_group(self, identity: str, durable: DurableState) -> Opened:
+        """Bring the group's store to a state that the log continues."""
+        data = self.of(identity)
+        rebuild = self._prepare_store(data, durable)
+        machine = Machine(data.store, self.simulator.swarm.limits.request_window_slots)
+        if identity == DEFAULT and not self.simulator.swarm.catalog:
+            self._check_kept(durable, machine.configuration)
+        return Opened(durable, machine, data.store, data.files, rebuild)
 
     def _check_kept(self, durable: DurableState, configuration: bytes) -> None:
         """What one start of this disk found, the next one finds as well; a formation as soon as it was durable (K2)."""
@@ -215,8 +263,8 @@ class SimulatedNode:
         self._started_before = False
         self.alien = self.branched = False
         self.at(IDENTITY_RENEWED)
-        self.files.wipe()
-        self.store_files.wipe()
+        for data in self.data.values():
+            data.wipe()
         self.at(STORE_MOVED)
         self.disk.wipe()
         self.rotten = ""
@@ -224,8 +272,8 @@ class SimulatedNode:
     def wipe(self) -> None:
         """Lose the directory; the next start makes a new one."""
         self.disk.wipe()
-        self.files.wipe()
-        self.store_files.wipe()
+        for data in self.data.values():
+            data.wipe()
         self.disk_id = self._new_disk_id()
         self.cluster_id = ""
         self.lost = False
@@ -241,21 +289,21 @@ class SimulatedNode:
         self._rebooted = self._rebooted or not trusted
         self.store_files.trusted = self.store_files.trusted and trusted
 
-    def _prepare_store(self, durable: DurableState) -> bool:
+    def _prepare_store(self, data: GroupData, durable: DurableState) -> bool:
         """Make the store something to start from; returns whether only a transfer can do that (rebuild)."""
-        start = judge_group(GroupFound(durable, self.store_files.found(), self.files.slots()))
+        start = judge_group(GroupFound(durable, data.store_files.found(), data.files.slots()))
         if start.contradiction:
             raise Violation("recovery", f"{self.name} finds its healthy data contradictory: {start.contradiction}")
-        self.store = self.store_files.open(self.at)
+        data.store = data.store_files.open(self.at)
         if start.source is not Source.STORE:
-            self.store.begin_load()
+            data.store.begin_load()
             content = MemoryStore()
             if start.source is Source.CHECKPOINT and durable.checkpoint is not None:
                 try:
-                    content = self.files.load(durable.checkpoint.slot)
+                    content = data.files.load(durable.checkpoint.slot)
                 except DamageError as error:
                     start = unusable(start, str(error))
-            self.store.end_load(content)
+            data.store.end_load(content)
         if start.source is Source.OTHERS:
             self.note(f"checkpoint is damaged: {start.lacking}")
             self.simulator.count("checkpoint_damaged")
@@ -282,12 +330,14 @@ class SimulatedNode:
         if power:
             self.disk.lose_power()
             self.boots += 1
-            self.store_files.trusted = False
+            for data in self.data.values():
+                data.store_files.trusted = False
             self._rebooted = True
             self.clock.restart(self.simulator.queue.now, self._timing.randint(1_000_000, 10_000_000_000))
         else:
             self.disk.die(cut=cut)
-        self.store = VirtualStore(self.store_files, self.at)  # what whoever looks at a dead node sees
+        for data in self.data.values():
+            data.store = VirtualStore(data.store_files, self.at)  # what whoever looks at a dead node sees
 
     def at(self, point: str) -> None:
         """The process is at a point between two things that are made durable apart: it may die here (Died)."""
@@ -334,7 +384,7 @@ class SimulatedNode:
     def diverge(self) -> None:
         """Put a key into the store that no client knows and no slot holds, digest included (K3)."""
         process = self.process
-        if process is None or self.diverged:
+        if process is None or self.diverged or not process.serves:
             return
         self.note("diverges")
         self.established = False
@@ -385,7 +435,7 @@ class SimulatedNode:
     def check_established(self) -> None:
         """Note whether this disk is by now a voter with all that the group relies on."""
         process = self.process
-        if self.established or process is None or self.diverged or self.alien:
+        if self.established or process is None or self.diverged or self.alien or not process.serves:
             return
         replica = process.replica
         if replica.role not in _VOTERS or not process.readable:

@@ -16,6 +16,7 @@ from replicad.core.model.errors import DamageError
 from replicad.core.model.messages import Message, encode_message
 from replicad.lab.checks import Violation
 from replicad.lab.crash_points import (
+    CHECKPOINTS_DELETED,
     FILE_KEPT,
     FILE_WRITTEN,
     FILES_DROPPED,
@@ -24,6 +25,7 @@ from replicad.lab.crash_points import (
     RECORD_APPENDED,
     RECORD_DURABLE,
     SEGMENT_REMOVED,
+    STORE_DELETED,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +51,6 @@ class SimulatedPorts:
         """What a process that was stopped in the middle of a step has still to do (None: it was not)."""
         self._fuse: Callable[[], None] | None = None
         self._fuse_left = 0
-        self._truncated: dict[str, int] = {}
 
     # --- being interrupted --------------------------------------------------------------------------------------------
 
@@ -128,18 +129,29 @@ class SimulatedPorts:
         """Open store and files of a group."""
         return self.node.open_group(definition.id, durable)
 
-    def opened(self, definition: GroupDefinition, group: Group, opened: Opened) -> None:  # noqa: ARG002 - the node knows them
+    def opened(self, definition: GroupDefinition, group: Group, opened: Opened) -> None:  # noqa: ARG002 - as the port
         """Checkpoints of another life of the group are told by their ids."""
-        self.node.files.ids = group.replica.state.known_ids
+        self.node.of(group.id).files.ids = group.replica.state.known_ids
 
     def closed(self, name: str, identity: str) -> None:
-        """The one group here is never closed."""
+        """Nothing of a group that is closed is held but its data."""
 
     def delete_store(self, identity: str) -> None:
-        """Nor is it deleted."""
+        """Delete the store; the judge must agree that nobody will miss it."""
+        self._act(self._delete_store, identity)
+
+    def _delete_store(self, identity: str) -> None:
+        self.simulator.check_deletion(self.node.name, self.node.disk_id, identity)
+        self.node.of(identity).store_files.wipe()
+        self.node.at(STORE_DELETED)
 
     def delete_checkpoints(self, identity: str) -> None:
-        """Nor are its files."""
+        """Delete the files."""
+        self._act(self._delete_checkpoints, identity)
+
+    def _delete_checkpoints(self, identity: str) -> None:
+        self.node.of(identity).files.wipe()
+        self.node.at(CHECKPOINTS_DELETED)
 
     def meet_nodes(self) -> None:
         """Every node is found by its name."""
@@ -160,27 +172,22 @@ class SimulatedPorts:
         self._act(self._truncate, dict(slots))
 
     def _truncate(self, slots: dict[str, int]) -> None:
-        # Chosen first: the segment that the live records go to must not be among those that they make superfluous.
-        self._truncated.update(slots)
         process = self.process
-        writer = process.log.writer
-        numbers = writer.removable(self._truncated)
 
-        def remove() -> None:
+        def remove(numbers: list[int]) -> None:
             self.node.at(LIVE_WRITTEN)
             for number in numbers:
-                if number in writer.highest:
-                    process.log.remove([number])
-                    self.simulator.count("segments_removed")
-                    self.node.at(SEGMENT_REMOVED)
+                process.log.remove([number])
+                self.simulator.count("segments_removed")
+                self.node.at(SEGMENT_REMOVED)
 
         self.node.at(FILES_DROPPED)
-        process.log.append(writer.live_records(), lambda: process.post(remove))
+        process.log.truncate(slots, lambda numbers: process.post(remove, numbers))
 
     def segments(self) -> tuple[int, tuple[str, ...]]:
         """Return how many segments the log has, and which groups keep the oldest."""
-        writer = self.process.log.writer
-        return len(writer.highest), tuple(writer.pinning(self._truncated))
+        log = self.process.log
+        return len(log.writer.highest), tuple(log.writer.pinning(log.truncated))
 
     # --- the cluster's id ---------------------------------------------------------------------------------------------
 
@@ -201,59 +208,58 @@ class SimulatedPorts:
 
     # --- the network --------------------------------------------------------------------------------------------------
 
-    def send(self, to: str, group: str, message: Message) -> None:  # noqa: ARG002 - there is one group
+    def send(self, to: str, group: str, message: Message) -> None:
         """Put a message on the network."""
-        self._act(self._transmit, to, message, encode_message(message))
+        self._act(self._transmit, to, group, message, encode_message(message))
 
-    def broadcast(self, peers: Iterable[str], group: str, message: Message) -> None:  # noqa: ARG002 - as above
+    def broadcast(self, peers: Iterable[str], group: str, message: Message) -> None:
         """Put a message to each of the peers on the network; the process may die between two of them."""
         data = encode_message(message)
         for peer in peers:
-            self._act(self._transmit, peer, message, data)
+            self._act(self._transmit, peer, group, message, data)
 
-    def _transmit(self, to: str, message: Message, data: bytes) -> None:
-        self.simulator.transmit(self.process.name, self.process.card(), to, message, data)
+    def _transmit(self, to: str, group: str, message: Message, data: bytes) -> None:
+        self.simulator.transmit(self.process.name, self.process.card(), to, message, data, group)
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
-    def distrust(self, group: str) -> None:  # noqa: ARG002 - there is one group
+    def distrust(self, group: str) -> None:
         """Have no later start go on from the store."""
-        self._act(setattr, self.node.store_files, "trusted", False)
+        self._act(setattr, self.node.of(group).store_files, "trusted", False)
 
     def pin(self, group: str, slot: int) -> None:
         """Hold the state after a moment, and write it aside."""
-        self._act(self.process.later, self.node.apply_delay(), self._pin, group, slot)
+        self._act(self._later, group, self.node.apply_delay(), self._pin, group, slot)
 
     def _pin(self, group: str, slot: int) -> None:
-        process = self.process
-        snapshot = self.node.store.snapshot()
-        process.later(self.node.checkpoint_delay(), self._written, group, slot, snapshot)
-        process.run(process.engine.by_id[group].on_pinned, slot)
+        snapshot = self.node.of(group).store.snapshot()
+        self._later(group, self.node.checkpoint_delay(), self._written, group, slot, snapshot)
+        self._tell(group, lambda found: found.on_pinned(slot))
 
     def _written(self, group: str, slot: int, snapshot: MemoryStore) -> None:
         self.simulator.count("checkpoint_written")
-        digest = b"" if self.node.full else self.node.files.write_snapshot(slot, snapshot)
+        digest = b"" if self.node.full else self.node.of(group).files.write_snapshot(slot, snapshot)
         self.node.at(FILE_WRITTEN)
-        self.process.run(self.process.engine.by_id[group].on_checkpoint_written, slot, digest)
+        self._tell(group, lambda found: found.on_checkpoint_written(slot, digest))
 
     def cancel_checkpoint(self, group: str, why: str) -> None:
         """A file that is being written here gets done all the same, and is taken for what it is."""
 
     def keep(self, group: str, slot: int) -> None:
         """Verify and keep what was received, after a while."""
-        self._act(self.process.later, self.node.checkpoint_delay() // 2, self._keep, group, slot)
+        self._act(self._later, group, self.node.checkpoint_delay() // 2, self._keep, group, slot)
 
     def _keep(self, group: str, slot: int) -> None:
         process = self.process
-        found = process.engine.by_id[group]
         try:
-            digest = self.node.files.keep(slot)
+            digest = self.node.of(group).files.keep(slot)
         except DamageError as error:
             self.simulator.note(process.name, f"checkpoint {slot} is damaged: {error}")
-            process.run(found.on_install_failed, slot, str(error))
+            reason = str(error)
+            self._tell(group, lambda found: found.on_install_failed(slot, reason))
             return
         self.node.at(FILE_KEPT)
-        process.run(found.on_kept, slot, digest)
+        self._tell(group, lambda found: found.on_kept(slot, digest))
         self.node.at(RECORD_APPENDED)
 
     def install(self, group: str, slot: int) -> None:
@@ -263,17 +269,34 @@ class SimulatedPorts:
     def _begin_to_install(self, group: str, slot: int) -> None:
         self.simulator.count("checkpoint_installed")
         self.node.at(RECORD_DURABLE)
-        self.node.store.begin_load()
-        self.process.later(self.node.checkpoint_delay() // 2, self._install, group, slot)
+        self.node.of(group).store.begin_load()
+        self._later(group, self.node.checkpoint_delay() // 2, self._install, group, slot)
 
     def _install(self, group: str, slot: int) -> None:
         process = self.process
-        found = process.engine.by_id[group]
-        self.node.store.end_load(self.node.files.load(slot))
+        data = self.node.of(group)
+        data.store.end_load(data.files.load(slot))
         self.node.at(LOADED)
-        process.run(found.on_installed, slot)
-        if slot and not process.dead:
-            self.simulator.judge.digest(process.name, slot, found.executor.machine.digest)
+        self._tell(group, lambda found: found.on_installed(slot))
+        found = process.engine.by_id.get(group)
+        if slot and not process.dead and found is not None and found.executor.machine.applied_slot == slot:
+            self.simulator.judge_of(group).digest(process.name, slot, found.executor.machine.digest)
+
+    def _later(self, group: str, delay: int, handler: Callable[..., None], *arguments: Any) -> None:
+        """Go on with something for a group after a while, unless it was closed meanwhile (or closed and opened)."""
+        found = self.process.engine.by_id.get(group)
+
+        def due() -> None:
+            if found is not None and self.process.engine.by_id.get(group) is found:
+                handler(*arguments)
+
+        self.process.later(delay, due)
+
+    def _tell(self, group: str, say: Callable[[Group], None]) -> None:
+        """Report to a group that something which it began is done, unless it was closed meanwhile."""
+        found = self.process.engine.by_id.get(group)
+        if found is not None:
+            self.process.run(say, found)
 
 
 class JudgeObserver:
@@ -282,15 +305,16 @@ class JudgeObserver:
     def __init__(self, process: SimulatedProcess) -> None:
         self.process = process
 
-    def fed(self, group: str, slots: Sequence[tuple[int, bytes]]) -> None:  # noqa: ARG002 - there is one group
+    def fed(self, group: str, slots: Sequence[tuple[int, bytes]]) -> None:
         """Slots are called committed."""
         if not self.process.dead:
+            judge = self.process.simulator.judge_of(group)
             for slot, value in slots:
-                self.process.simulator.judge.committed_slot(self.process.name, slot, value)
+                judge.committed_slot(self.process.name, slot, value)
 
-    def executed(self, group: str, first: int, execution: Execution) -> None:  # noqa: ARG002 - as above
+    def executed(self, group: str, first: int, execution: Execution) -> None:
         """Slots were applied."""
-        name, judge = self.process.name, self.process.simulator.judge
+        name, judge = self.process.name, self.process.simulator.judge_of(group)
         for slot, digest in execution.marks:
             judge.digest(name, slot, digest)
         judge.digest(name, execution.slot, execution.digest)

@@ -13,7 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from replicad.core.cluster.catalog import OwnWord
-from replicad.core.cluster.definitions import GroupDefinition, NodeEntry
+from replicad.core.cluster.definitions import DEFAULT, META, GroupDefinition, NodeEntry
 from replicad.core.engine.node import Engine
 from replicad.core.group.effects import Effects
 from replicad.core.kv.entries import decode_entry
@@ -23,11 +23,13 @@ from replicad.core.model.errors import RequestError
 from replicad.core.model.limits import PEER_VERSION_MAX
 from replicad.core.model.messages import Message
 from replicad.core.model.refusals import Refusal, RefusalCode
-from replicad.lab.contact import Contact
+from replicad.lab.contact import Contact, Outcome
 from replicad.lab.crash_points import Died
 from replicad.lab.simulated_ports import JudgeObserver, SimulatedPorts
 
 if TYPE_CHECKING:
+    from replicad.core.engine.group import Group
+    from replicad.core.group.replica import Replica
     from replicad.core.journal.recovery import DurableState
     from replicad.lab.simulated_node import SimulatedNode
     from replicad.lab.simulator import Simulator
@@ -37,6 +39,8 @@ TICK_US = 10_000
 TICK_LATE_US = 1_500
 """After a pause."""
 REQUESTS_MAX = 10_000
+META_VOTERS = 3
+"""So many of the nodes vote on ``_meta`` at first; the others follow it."""
 CHANGE_US = 30_000_000
 """How long somebody waits for the answer to a change."""
 
@@ -65,6 +69,8 @@ class SimulatedProcess:
         self.heard_ids: dict[str, str] = {}
         """Peer -> the cluster id that it named last."""
         swarm = self.simulator.swarm
+        founders = self.simulator.founders
+        default = GroupDefinition(DEFAULT, DEFAULT, founders, founders, protocol=swarm.protocol)
         self.ports = SimulatedPorts(self)
         self.engine = Engine(
             name=self.name,
@@ -76,21 +82,49 @@ class SimulatedProcess:
             patience_us=swarm.load.deadline_us,
             requests_max=REQUESTS_MAX,
             neighbours=self.simulator.names,
-            own=OwnWord(self.name, NodeEntry(self.name, self.name), {}, self.simulator.names, meta_fixed=False),
+            own=OwnWord(self.name, NodeEntry(self.name, self.name), {DEFAULT: default}, self.simulator.names, False),
             check_address=str,
             held=held,
             lost=node.lost,
             operations_per_run=swarm.apply_budget,
             cluster_id=node.cluster_id,
-            named_by=node.group if node.names_cluster else "",
+            named_by="" if not node.names_cluster else META if swarm.catalog else DEFAULT,
         )
-        founders = self.simulator.founders
-        self.group = self.engine.open_group(
-            GroupDefinition(node.group, node.group, founders, founders, protocol=swarm.protocol)
-        )
-        self.replica = self.group.replica
+        self._contacts: dict[str, tuple[Group, Contact]] = {}
+        if swarm.catalog:
+            names = self.simulator.names
+            voters = names[:META_VOTERS]
+            self.engine.follower.open(GroupDefinition(META, META, voters, voters, names[META_VOTERS:]))
+        else:
+            self.engine.open_group(default)
         self.simulator.begins(self)
-        self.contact = Contact(self.name, self.group, self.simulator.judge)
+
+    @property
+    def group(self) -> Group:
+        """The group ``default``; where this node has no part in it, ``_meta``."""
+        return self.engine.groups.get(DEFAULT) or self.engine.groups[META]
+
+    @property
+    def replica(self) -> Replica:
+        """Its replica."""
+        return self.group.replica
+
+    @property
+    def serves(self) -> bool:
+        """Whether the node has a part in ``default``."""
+        return DEFAULT in self.engine.groups
+
+    @property
+    def contact(self) -> Contact:
+        """The contact of ``default``."""
+        return self._contact(self.group)
+
+    def _contact(self, group: Group) -> Contact:
+        known = self._contacts.get(group.name)
+        if known is None or known[0] is not group:
+            contact = Contact(self.name, group, self.simulator.judge_of(group.id))
+            known = self._contacts[group.name] = (group, contact)
+        return known[1]
 
     @property
     def machine(self) -> Machine:
@@ -196,7 +230,12 @@ class SimulatedProcess:
 
     def start(self) -> None:
         """Take part."""
-        self.run(self.engine.join)
+        self.run(self._join)
+
+    def _join(self) -> None:
+        self.engine.join()
+        if self.simulator.swarm.catalog:
+            self.engine.follower.start()
 
     def card(self) -> Card:
         """Return what this process says of its data when it opens a link."""
@@ -211,12 +250,12 @@ class SimulatedProcess:
             return ""
         return foreign(ours, theirs, self.engine.belonging.names_disk)
 
-    def deliver(self, sender: str, card: Card, message: Message) -> None:
+    def deliver(self, sender: str, card: Card, message: Message, group: str) -> None:
         """A message arrived over a link that was opened with this card."""
         if self.heard_ids.get(sender) != card.cluster_id:
             self.heard_ids[sender] = card.cluster_id
             self.run(self.engine.on_peer, sender, PEER_VERSION_MAX)
-        self.run(self.engine.on_message, sender, card.disk, self.node.group, message)
+        self.run(self.engine.on_message, sender, card.disk, group, message)
 
     def start_ticking(self, first: int) -> None:
         """Tick every :data:`TICK_US` from now on; ticks that a pause swallowed are not made up for."""
@@ -235,8 +274,8 @@ class SimulatedProcess:
         self.run(self.engine.tick)
         self.node.check_established()
 
-    def change(self, kind: str, argument: str) -> int:
-        """Ask for a change of the group; its answer will be in :attr:`changes` under the number returned."""
+    def change(self, kind: str, argument: str, group: str = DEFAULT) -> int:
+        """Ask for a change of a group; its answer will be in :attr:`changes` under the number returned."""
         self._asked = number = self._asked + 1
 
         def answered(answer: Refusal | RequestError | None) -> None:
@@ -245,17 +284,37 @@ class SimulatedProcess:
             self.changes[number] = answer
 
         def ask() -> None:
+            found = self.engine.groups.get(group)
+            if found is None:
+                answered(RequestError("not_found", f"group {group} is not open here"))
+                return
             try:
-                self.group.changes.request(kind, argument, CHANGE_US, answered)
+                found.changes.request(kind, argument, CHANGE_US, answered)
             except RequestError as error:
                 answered(error)
 
         self.run(ask)
         return number
 
-    def ask_change(self, kind: str, argument: str) -> None:
+    def write(self, group: str, *arguments: Any) -> None:
+        """Take a client's write to a group; the last of the arguments is whom to answer."""
+        found = self.engine.groups.get(group)
+        if found is None:
+            arguments[-1](Outcome(error="not_ready"))
+        else:
+            self._contact(found).write(*arguments)
+
+    def read(self, group: str, *arguments: Any) -> None:
+        """Take a client's read, likewise."""
+        found = self.engine.groups.get(group)
+        if found is None:
+            arguments[-1](Outcome(error="not_ready"))
+        else:
+            self._contact(found).read(*arguments)
+
+    def ask_change(self, kind: str, argument: str, group: str = DEFAULT) -> None:
         """Ask for a change, and see nothing of its answer."""
-        self.change(kind, argument)
+        self.change(kind, argument, group)
 
     def leave(self) -> None:
         """Hand over (SIGTERM); whoever asked for it ends the process later."""
@@ -285,4 +344,4 @@ class SimulatedProcess:
 
     def content(self) -> dict[bytes, bytes]:
         """Return the store's keys and values."""
-        return {key: decode_entry(data).value for key, data in self.node.store.scan(b"")}
+        return {key: decode_entry(data).value for key, data in self.group.store.scan(b"")}

@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
+from replicad.core.cluster.catalog import Catalog, OwnWord
+from replicad.core.cluster.definitions import DEFAULT, META, NodeEntry
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.messages import Form, Introduce, Message, Slots, decode_message
 from replicad.lab.checks import Judge, Violation
 from replicad.lab.contact import Level, Outcome
@@ -46,6 +49,8 @@ class Simulator:
         self.transcript = transcript
         self.queue = EventQueue()
         self.judge = Judge(swarm.limits.request_window_slots)
+        self.other_judges: dict[str, Judge] = {}
+        """By the ids of groups other than ``default``."""
         self.network = Network(swarm.network, Random(f"{seed}/network"), Random(f"{seed}/network/late"))
         self.names = tuple(f"n{number}" for number in range(1, swarm.nodes + 1))
         self.founders = self.names[: founders or None]
@@ -56,7 +61,7 @@ class Simulator:
         """How often what happened: messages by name, events of replicas, faults."""
         self.listeners: list[Callable[[str, str], None]] = []
         """Called with ``(node, event)`` when something happens there."""
-        self._held_pages: dict[str, deque[tuple[str, Card, str, bytes]]] = {}
+        self._held_pages: dict[str, deque[tuple[str, Card, str, bytes, str]]] = {}
         self.strangers: dict[str, SimulatedNode] = {}
         """Name -> a node of another cluster of this name that is found at the address of this one's."""
         self.strange_disks: dict[str, None] = {}
@@ -67,6 +72,14 @@ class Simulator:
         """What tells of configurations gets past the handshake: the replicas themselves must not believe it."""
         self._replies = Random(f"{seed}/replies")
         self._lost_reply_ppm = swarm.load.lost_reply_ppm
+
+    def judge_of(self, group: str) -> Judge:
+        """Return the judge of the group with this id."""
+        if group == DEFAULT:
+            return self.judge
+        if group not in self.other_judges:
+            self.other_judges[group] = Judge(self.swarm.limits.request_window_slots)
+        return self.other_judges[group]
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -91,7 +104,9 @@ class Simulator:
 
     # --- what nodes call ----------------------------------------------------------------------------------------------
 
-    def transmit(self, source: str, card: Card, target: str, message: Message, data: bytes) -> None:
+    def transmit(
+        self, source: str, card: Card, target: str, message: Message, data: bytes, group: str = DEFAULT
+    ) -> None:
         """Put a message on the network; ``card``: what the sender's handshakes say at present."""
         queue = self.queue
         arrivals = self.network.arrivals(source, target, queue.now)
@@ -99,11 +114,11 @@ class Simulator:
             self.transcript.message(queue.now, source, LOST, target, message, data)
         if arrivals and isinstance(message, Slots) and self.network.holds_page(source, target, queue.now):
             held = self._held_pages.setdefault(target, deque(maxlen=HELD_PAGES_MAX))
-            held.append((source, card, target, data))
+            held.append((source, card, target, data, group))
             self.happened(source, "page_held_back")
             return
         for time in arrivals:
-            queue.at(time, self._arrive, source, card, target, data)
+            queue.at(time, self._arrive, source, card, target, data, group)
 
     def happened(self, name: str, event: str) -> None:
         """Something happened at a node (an event of its replica, or of the network): aimed faults wait for it."""
@@ -114,12 +129,12 @@ class Simulator:
         for listen in self.listeners:
             listen(name, event)
 
-    def _arrive(self, source: str, card: Card, target: str, data: bytes) -> None:
+    def _arrive(self, source: str, card: Card, target: str, data: bytes, group: str = DEFAULT) -> None:
         for node in (self.nodes.get(target), self.strangers.get(target)):
             if node is not None and node.process is not None:
-                self._enter(node, source, card, data)
+                self._enter(node, source, card, data, group)
 
-    def _enter(self, node: SimulatedNode, source: str, card: Card, data: bytes) -> None:
+    def _enter(self, node: SimulatedNode, source: str, card: Card, data: bytes, group: str) -> None:
         """Let a message in, unless the two ends belong to two clusters."""
         process = node.process
         if process is None:
@@ -135,7 +150,7 @@ class Simulator:
                 raise Violation("apart", f"{node.name} takes a message of another cluster's {source}: {card}")
         self.transcript.message(self.queue.now, source, DELIVERED, node.name, message, data)
         self.count(type(message).__name__)
-        process.post(process.deliver, source, card, message)
+        process.post(process.deliver, source, card, message, group)
 
     def _refused_by(self, card: Card, process: SimulatedProcess) -> str:
         """Return why the sender, dead by now or not, refuses the receiver: each end of a link judges the other."""
@@ -157,10 +172,33 @@ class Simulator:
         """Count something that happened."""
         self.counts[what] = self.counts.get(what, 0) + 1
 
+    def check_deletion(self, node: str, disk: str, group: str) -> None:
+        """A node deletes what it holds of a group: it was dropped, or goes on without this disk."""
+        if self.catalog().is_dead(group):
+            return
+        configuration = self.judge_of(group).configuration
+        if configuration and Configuration.decode(configuration).holds(node, disk):
+            raise Violation("deletion", f"{node} deletes group {group}, which counts on its disk {disk}")
+
+    def catalog(self) -> Catalog:
+        """Return what the committed state of ``_meta`` says."""
+        meta = self.judge_of(META)
+        own = OwnWord("", NodeEntry("", ""), {}, (), False)
+        catalog = Catalog(own, str)
+        content = meta.model.content(meta.committed)
+        catalog.load((key, version.value or b"", version.index) for key, version in content.items())
+        return catalog
+
     # --- what clients call --------------------------------------------------------------------------------------------
 
     def request_write(
-        self, node: str, request: Request, cas: int, idempotency: bytes, answer: Callable[[Outcome], None]
+        self,
+        node: str,
+        request: Request,
+        cas: int,
+        idempotency: bytes,
+        answer: Callable[[Outcome], None],
+        group: str = DEFAULT,
     ) -> bool:
         """Send a write to a node; False: nobody listens there."""
         process = self.nodes[node].process
@@ -168,7 +206,8 @@ class Simulator:
             return False
         process.post(
             process.run,
-            process.contact.write,
+            process.write,
+            group,
             request.code,
             request.key,
             request.value,
@@ -180,13 +219,19 @@ class Simulator:
         return True
 
     def request_read(
-        self, node: str, key: bytes, level: Level, answer: Callable[[Outcome], None], bookmark: int = 0
+        self,
+        node: str,
+        key: bytes,
+        level: Level,
+        answer: Callable[[Outcome], None],
+        bookmark: int = 0,
+        group: str = DEFAULT,
     ) -> bool:
         """Send a read to a node; False: nobody listens there."""
         process = self.nodes[node].process
         if process is None:
             return False
-        process.post(process.run, process.contact.read, key, level, bookmark, self._reply(answer))
+        process.post(process.run, process.read, group, key, level, bookmark, self._reply(answer))
         return True
 
     def _reply(self, answer: Callable[[Outcome], None]) -> Callable[[Outcome], None]:
@@ -222,7 +267,7 @@ class Simulator:
         def look() -> None:
             if node.process is not process:
                 return
-            if self.queue.now >= end or (process.leaving and process.replica.may_end):
+            if self.queue.now >= end or (process.leaving and process.engine.left):
                 node.crash(power=False)
                 ended()
             else:
@@ -259,7 +304,8 @@ class Simulator:
             node.disk.slow_us = 0
             if node.process is not None:
                 node.process.put_out_fuse()
-                node.process.replica.change_requests.pending.clear()
+                for group in node.process.engine.groups.values():
+                    group.replica.change_requests.pending.clear()
                 node.process.log.hang_until = 0
             if node.full:
                 node.set_full(full=False)

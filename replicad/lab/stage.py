@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicad.core.cluster.definitions import DEFAULT
 from replicad.core.journal.records import (
     CheckpointRecord,
     EntryRecord,
@@ -221,14 +222,16 @@ class Stage(Simulator):
         """Lose the next ``count`` messages of this kind from ``source`` to ``target``."""
         self._losing[kind, source, target] = count
 
-    def transmit(self, source: str, card: Card, target: str, message: Message, data: bytes) -> None:
+    def transmit(
+        self, source: str, card: Card, target: str, message: Message, data: bytes, group: str = DEFAULT
+    ) -> None:
         """Put a message on the network, unless it is to be lost."""
         link = (type(message).__name__, source, target)
         if self._losing.get(link, 0) > 0:
             self._losing[link] -= 1
             self.transcript.message(self.queue.now, source, LOST, target, message, data)
         else:
-            super().transmit(source, card, target, message, data)
+            super().transmit(source, card, target, message, data, group)
 
     def logged(self, node: str, records: Sequence[Record]) -> None:
         """Note what a node writes to its message log."""

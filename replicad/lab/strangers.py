@@ -16,6 +16,7 @@ from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
+from replicad.core.cluster.definitions import DEFAULT
 from replicad.core.model.operations import ACTIVE, NO_CAS, PUT, REMOTE_WRITE
 from replicad.lab.checks import Stuck, Violation
 from replicad.lab.clients import Request
@@ -62,12 +63,14 @@ class EarlierCluster(Simulator):
             node.strange = True
         self.present, self.queue = present, present.queue
 
-    def transmit(self, source: str, card: Card, target: str, message: Message, data: bytes) -> None:
+    def transmit(
+        self, source: str, card: Card, target: str, message: Message, data: bytes, group: str = DEFAULT
+    ) -> None:
         """Its messages travel in its own network as long as it lives, then in the present one's."""
         if self.present is None:
-            super().transmit(source, card, target, message, data)
+            super().transmit(source, card, target, message, data, group)
         else:
-            self.present.transmit(source, card, target, message, data)
+            self.present.transmit(source, card, target, message, data, group)
 
     def begins(self, process: SimulatedProcess) -> None:
         """A process begins to send, here or in the present cluster's network."""

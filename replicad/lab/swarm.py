@@ -14,6 +14,10 @@ from replicad.core.model.limits import Limits
 from replicad.core.model.operations import ACTIVE, REMOTE_WRITE
 from replicad.lab.network import NetworkFaults
 
+CATALOG_SHARE = 0.35
+"""Share of the seeds in which nodes follow the catalog in ``_meta``, and groups come and go."""
+CATALOG_US = (300_000, 800_000, 2_000_000)
+
 
 @dataclass(frozen=True, slots=True)
 class NemesisFaults:
@@ -54,6 +58,8 @@ class NemesisFaults:
     """Not a fault: somebody asks for a change of the members."""
     vote_us: int = 0
     """Not a fault: somebody asks for a mirror's vote to be given, or a voter's to be taken."""
+    catalog_us: int = 0
+    """Not a fault: somebody creates, drops or changes a group of the catalog."""
     aimed_ppm: int = 0
     """Chance that a change of the configuration, or a page of slots that is held back, comes with a crash just then."""
     points_ppm: int = 0
@@ -120,6 +126,8 @@ class Swarm:
     apply_budget: int
     """Operations that the executor applies in one run."""
     protocol: str = REMOTE_WRITE
+    catalog: bool = False
+    """Nodes follow the catalog in ``_meta``; otherwise each has the group ``default`` open, and no other."""
 
 
 def draw(seed: int, nodes: int) -> Swarm:
@@ -142,9 +150,14 @@ def draw(seed: int, nodes: int) -> Swarm:
     nemesis = replace(nemesis, **short.get("nemesis", {}))
     nemesis = replace(nemesis, points_ppm=1_000_000 if Random(f"{seed}/swarm/points").random() < 0.5 else 0)
     founders = nodes
+    catalog = Random(f"{seed}/swarm/catalog").random() < CATALOG_SHARE
+    if catalog:
+        # A disk that one group has admitted again may still be lost to another: nobody counts lost disks by group.
+        nemesis = replace(nemesis, rot_us=0, wipe_us=0, older_us=0, other_past_us=0)
+        nemesis = replace(nemesis, stranger_us=0, catalog_us=Random(f"{seed}/swarm/catalog/mean").choice(CATALOG_US))
     if nemesis.change_us:
         nemesis = replace(nemesis, rot_us=0, wipe_us=0, diverge_us=0, older_us=0, other_past_us=0)
-        founders = Random(f"{seed}/swarm/founders").choice((1, nodes, nodes))
+        founders = nodes + 2 if catalog else Random(f"{seed}/swarm/founders").choice((1, nodes, nodes))
     return Swarm(
         nodes=nodes + 2 if nemesis.change_us else nodes,
         size=nodes,
@@ -162,6 +175,7 @@ def draw(seed: int, nodes: int) -> Swarm:
         apply_delay_us=random.choice((50, 500, 5_000, 50_000)),
         apply_budget=random.choice((1, 4, 64, 1024)),
         protocol=Random(f"{seed}/swarm/protocol").choice((REMOTE_WRITE, ACTIVE)),
+        catalog=catalog,
     )
 
 

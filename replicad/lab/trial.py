@@ -13,6 +13,7 @@ from replicad.core.journal.space import SPARES_KEPT
 from replicad.core.model.configuration import Configuration
 from replicad.core.model.errors import InvariantError
 from replicad.core.model.operations import APPLIED, NO_CAS, PUT
+from replicad.lab.catalog_operator import CatalogOperator
 from replicad.lab.checks import Stuck, Violation
 from replicad.lab.clients import Clients, Request
 from replicad.lab.contact import Level, Outcome
@@ -101,6 +102,7 @@ class Trial:
         self.put_back = PutBack(self.simulator, self.nemesis)
         self.operator = Operator(self.simulator)
         self.strangers = Strangers(self.simulator)
+        self.catalog = CatalogOperator(self.simulator)
         window = swarm.limits.request_window_slots
         self.clients = Clients(self.simulator, swarm.load, window, Random(f"{seed}/clients"))
         self.moving = MovingClients(self.simulator, swarm.load, window, Random(f"{seed}/sessions"))
@@ -136,6 +138,7 @@ class Trial:
         self.put_back.start()
         self.operator.start()
         self.strangers.start()
+        self.catalog.start()
         end = simulator.queue.now + self.swarm.fault_phase_us
         if not simulator.run_while(lambda: simulator.queue.now < end, self.swarm.fault_phase_us + 1_000_000):
             raise Stuck(f"a storm of {simulator.queue.done} events in the fault phase", rule="calm")
@@ -148,10 +151,12 @@ class Trial:
         self.nemesis.stop()
         self.operator.stop()
         self.strangers.stop()
+        self.catalog.stop()
         simulator.heal()
         simulator.note("net", "healed")
         simulator.queue.after(SPACE_US, self._check_space)
         self._wait("converge", lambda: self._not_converged(idle=False))
+        self._wait("follow the catalog", self.catalog.missing)
         self.clients.stop()
         self.moving.stop()
         self._wait("finish the clients' requests", lambda: "" if self._clients_idle() else "requests are open")
@@ -173,6 +178,8 @@ class Trial:
                 if node.process is not None and name in members
             }
         )
+        self._wait("follow the catalog at the end", self.catalog.missing)
+        self.catalog.judge()
         simulator.judge.history(self.clients.history(simulator.judge.model))
         anomalies = simulator.judge.sessions(self.moving.sessions)
         self.moving.counts.update({"session_no_bookmark_anomaly": anomalies} if anomalies else {})
@@ -222,6 +229,8 @@ class Trial:
             process = self.simulator.nodes[name].process
             if process is None:
                 return f"{name} is down"
+            if not process.serves:
+                return f"{name} has not opened the group"
             if not process.readable:
                 return f"{name} rebuilds its store"
             if process.replica.state.full:

@@ -7,11 +7,11 @@ ready, and whether the disk counts as full, says the same object as in a real lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
-from replicad.core.journal.records import FormationRecord, PromiseRecord, Record
+from replicad.core.journal.records import DroppedRecord, FormationRecord, PromiseRecord, Record
 from replicad.core.journal.recovery import Recovery
 from replicad.core.journal.segments import HEADER_BYTES, LogIdentity, encode_header, encode_record
 from replicad.core.journal.space import Space
@@ -48,6 +48,14 @@ class _Job:
         self.reserved = any(isinstance(record, PromiseRecord) for _, record in records)
 
 
+class _Truncation:
+    """Segments that may go once everything appended before is durable; ``done`` is told which."""
+
+    def __init__(self, slots: Mapping[str, int], done: Callable[[list[int]], None]) -> None:
+        self.slots = slots
+        self.done = done
+
+
 class VirtualLog:
     """Appends records to a disk. Dies with its process: :meth:`stop`."""
 
@@ -69,7 +77,9 @@ class VirtualLog:
         self._queue = queue
         self._random = random
         self._at = at
-        self._waiting: list[_Job] = []
+        self._waiting: list[_Job | _Truncation] = []
+        self.truncated: dict[str, int] = {}
+        """Group -> the slot up to which its entries may go."""
         self._flushing: list[_Job] = []
         self._writes: list[Write] = []
         self._stopped = False
@@ -124,8 +134,17 @@ class VirtualLog:
         """Return how many segments are on the disk behind the one that is written."""
         return sum(number > self.writer.segment for number, _ in self._disk.segments())
 
+    def truncate(self, slots: Mapping[str, int], done: Callable[[list[int]], None]) -> None:
+        """Have the segments removed that hold nothing above each group's slot, after all that was appended so far.
+
+        What else they hold and is still needed is written again and flushed first (K2); then ``done(numbers)``.
+        """
+        self._waiting.append(_Truncation(slots, done))
+        self._gather()
+
     def remove(self, numbers: list[int]) -> None:
-        """Delete segments that :meth:`SegmentWriter.removable` named."""
+        """Delete segments that :meth:`SegmentWriter.removable` named, unless they are gone already."""
+        numbers = [number for number in numbers if number in self.writer.highest]
         self._disk.remove(numbers)
         self.writer.removed(numbers)
 
@@ -146,20 +165,20 @@ class VirtualLog:
         self._disk.remove([self.writer.segment + self.space.spares])
         self.space.removed(1)
 
-    def _make_room(self) -> int:
-        """Return how many of the waiting appends have a place, after making segments if need be."""
+    def _make_room(self, jobs: Sequence[_Job]) -> int:
+        """Return how many of these appends have a place, after making segments if need be."""
         # A promise at the back must not wait for records in front of it that only lack the space kept for promises.
-        reserve = 0 if any(job.reserved for job in self._waiting) else self._faults.reserve_bytes
-        sizes = [len(payload) for job in self._waiting for payload in job.payloads]
+        reserve = 0 if any(job.reserved for job in jobs) else self._faults.reserve_bytes
+        sizes = [len(payload) for job in jobs for payload in job.payloads]
         while True:
             placed = self.writer.placeable(sizes, self.space.spares, reserve)
             if placed == len(sizes) or not self._make_segment():
                 break
-        for count, job in enumerate(self._waiting):
+        for count, job in enumerate(jobs):
             placed -= len(job.payloads)
             if placed < 0:
                 return count
-        return len(self._waiting)
+        return len(jobs)
 
     def _see_to_space(self) -> None:
         """Make what is lacking, and say whether the disk is full; as long as it is, look again."""
@@ -186,12 +205,45 @@ class VirtualLog:
         """Begin to write what waits, unless a write is under way."""
         if self._flushing or self._stopped:
             return
-        count = self._make_room()
-        self._cramped = count < len(self._waiting)
+        while self._waiting and isinstance(self._waiting[0], _Truncation):
+            if self._write_live(self._waiting.pop(0)):
+                return
+        jobs = self._jobs()
+        count = self._make_room(jobs)
+        self._cramped = count < len(jobs)
         if not count:
             self._see_to_space()
             return
-        self._flushing, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._flushing = jobs[:count]
+        self._waiting = self._waiting[count:]
+        self._begin()
+
+    def _jobs(self) -> list[_Job]:
+        """Return the appends that wait before the next truncation."""
+        jobs: list[_Job] = []
+        for job in self._waiting:
+            if isinstance(job, _Truncation):
+                break
+            jobs.append(job)
+        return jobs
+
+    def _write_live(self, truncation: _Job | _Truncation) -> bool:
+        """Begin to write what the segments that may go still say; returns whether there is anything to do."""
+        if not isinstance(truncation, _Truncation):
+            return False
+        self.truncated.update(truncation.slots)
+        numbers = self.writer.removable(self.truncated)
+        if not numbers:
+            return False
+        live = _Job(self.writer.live_records(), lambda: truncation.done(numbers))
+        sizes = [len(payload) for payload in live.payloads]
+        if self.writer.placeable(sizes, self.space.spares) < len(sizes):
+            return False  # not even the space kept for promises holds them
+        self._flushing = [live]
+        self._begin()
+        return True
+
+    def _begin(self) -> None:
         records = [item for job in self._flushing for item in job.records]
         payloads = [payload for job in self._flushing for payload in job.payloads]
         before = self.writer.segment
@@ -226,6 +278,8 @@ class VirtualLog:
         for group, record in (item for job in jobs for item in job.records):
             if isinstance(record, PromiseRecord):
                 self._disk.promises[group] = max(record.epoch, self._disk.promises.get(group, 0))
+            elif isinstance(record, DroppedRecord):
+                self._disk.promises.pop(group, None)
             elif isinstance(record, FormationRecord):
                 self._disk.formed = True
         self._at(PROMISES_STORED)

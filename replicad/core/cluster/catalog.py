@@ -187,18 +187,21 @@ class Catalog:
             definition = self.definition(name)
             if definition is None or name in present:
                 continue
-            if self.own.node in definition.nodes() or definition.id in held:
+            # What an unconfirmed catalog defines may have been dropped since, and its data deleted here: opened, it
+            # would form anew.
+            known = confirmed or name not in self.definitions
+            if definition.id in held or (known and self.own.node in definition.nodes()):
                 steps.append(Open(definition))
                 opened.add(definition.id)
         if confirmed:
-            steps += [Forget(identity) for identity in held if identity not in opened and self._dead(identity)]
+            steps += [Forget(identity) for identity in held if identity not in opened and self.is_dead(identity)]
         return steps
 
     def _drop(self, group: OpenGroup, *, confirmed: bool) -> Drop | None:
         """Return whether a group that is open here was dropped, or goes on without this node."""
         definition = self.definitions.get(group.name)
         if definition is None or definition.id != group.id:
-            return Drop(group.name, left=False) if confirmed and self._dead(group.id) else None
+            return Drop(group.name, left=False) if confirmed and self.is_dead(group.id) else None
         if self.own.node in definition.nodes() or not confirmed:
             return None
         configuration = group.configuration
@@ -210,7 +213,7 @@ class Catalog:
             return Drop(group.name, left=True)
         return None
 
-    def _dead(self, identity: str) -> bool:
+    def is_dead(self, identity: str) -> bool:
         """Return whether the group of this id was dropped for good: its name is free, or another group's."""
         name = identity.partition(".")[0]
         definition = self.definitions.get(name)

@@ -312,5 +312,5 @@ class Group:
             self.seen_role = role
             self.observer.role(self.name, role, self.replica.epoch)
             if role == Role.FOLLOWER:
-                self.engine.ports.admitted()
+                self.engine.admitted()
             self.engine.follower.wake()

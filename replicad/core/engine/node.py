@@ -155,12 +155,12 @@ class Engine:
 
     def forget_group(self, identity: str) -> None:
         """Delete what this node holds of a group that is not open."""
-        # The store goes first: one without a log is no contradiction the other way round only.
+        # The store goes first: one without a log is no contradiction the other way round only. The log goes last: as
+        # long as it holds the group, a start knows that there is something to delete.
         self.ports.delete_store(identity)
-        self.held.pop(identity, None)
-        # Nothing waits for it: a log that lost it holds the group, and the next start deletes it again.
-        self.ports.append([(identity, DroppedRecord())], self.gate.issue_alone(), reserved=True)
         self.ports.delete_checkpoints(identity)
+        self.held.pop(identity, None)
+        self.ports.append([(identity, DroppedRecord())], self.gate.issue_alone(), reserved=True)
         self.ports.truncate({})
 
     def close(self, group: Group, why: str) -> None:
@@ -239,6 +239,13 @@ class Engine:
                 group.asked_at = now
                 group.event("checkpoint_wanted", why="it is the oldest in the message log")
                 group.perform(group.replica.request_checkpoint(now))
+
+    def admitted(self) -> None:
+        """This disk has a vote in a group: its directory is not lost any more, for whatever group."""
+        self.lost = False
+        for group in self.groups.values():
+            group.replica.admitted()
+        self.ports.admitted()
 
     # --- turns ------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from replicad.core.cluster.definitions import DEFAULT
 from replicad.core.model.limits import Limits
 from replicad.core.model.operations import ACK_ALL, APPLIED, NO_CAS, PUT, REMOTE_WRITE
 from replicad.lab.checks import Stuck, Violation
@@ -104,7 +105,9 @@ class Drama(Stage):
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
-    def transmit(self, source: str, card: Card, target: str, message: Message, data: bytes) -> None:
+    def transmit(
+        self, source: str, card: Card, target: str, message: Message, data: bytes, group: str = DEFAULT
+    ) -> None:
         """Put a message on the network, unless it is dropped or held."""
         name = type(message).__name__
         if self._named(self.dropped, name, source, target):
@@ -112,7 +115,7 @@ class Drama(Stage):
         if self._named(self.holding, name, source, target):
             self.held.append((source, card, target, data))
             return
-        super().transmit(source, card, target, message, data)
+        super().transmit(source, card, target, message, data, group)
 
     def _named(self, links: set[tuple[str, str, str]], name: str, source: str, target: str) -> bool:
         return any(

@@ -63,7 +63,14 @@ def test_a_node_opens_what_names_it_and_what_it_still_holds():
     orders = defined("orders", nodes=("n2", "n3"))
     assert catalog([entry(orders)], ()).steps([META], (), confirmed=True) == []
     assert catalog([entry(orders)], ()).steps([META], ("orders.1",), confirmed=True) == [Open(orders)]
-    assert catalog([entry(orders)], (), "n2").steps([META], (), confirmed=False) == [Open(orders)]
+    assert catalog([entry(orders)], (), "n2").steps([META], (), confirmed=True) == [Open(orders)]
+
+
+def test_nothing_is_opened_anew_by_a_catalog_that_may_be_old():
+    """The group may have been dropped since, and its data deleted here: it would form anew, under the same id."""
+    orders = defined("orders")
+    assert catalog([entry(orders)], ()).steps([META], (), confirmed=False) == []
+    assert catalog([entry(orders)], ()).steps([META], ("orders.1",), confirmed=False) == [Open(orders)]
 
 
 def test_nothing_is_deleted_by_a_catalog_that_may_be_old():
