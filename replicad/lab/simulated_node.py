@@ -341,7 +341,7 @@ class SimulatedNode:
 
     def at(self, point: str) -> None:
         """The process is at a point between two things that are made durable apart: it may die here (Died)."""
-        if not self.points.strikes(point):
+        if not self.points.strikes(point) or self.simulator.network.calm():
             return
         power = self.points.power()
         self.note(f"dies: {point}")
