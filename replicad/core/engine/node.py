@@ -244,7 +244,7 @@ class Engine:
         """This disk has a vote in a group: its directory is not lost any more, for whatever group."""
         self.lost = False
         for group in self.groups.values():
-            group.replica.admitted()
+            group.replica.state.lost = False  # it may take part in first formations again
         self.ports.admitted()
 
     # --- turns ------------------------------------------------------------------------------------------------------

@@ -345,10 +345,6 @@ class Replica:
         """A link to ``peer`` was opened: this version of the peer protocol is spoken with it from now on."""
         self.state.versions[peer] = version
 
-    def admitted(self) -> None:
-        """Some group has this disk as a voter: it may take part in first formations again."""
-        self.state.lost = False
-
     def set_full(self, full: bool, now: int) -> Effects:
         """The disk is full, or has room again."""
         self.state.now, self.state.full = now, full

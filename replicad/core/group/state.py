@@ -83,7 +83,7 @@ class GroupState:
         self.random = random
         self.started_at = now
         self.now = now
-        self.lost = lost
+        self.lost = lost  # engine: some group has this disk as a voter
         self.rebuilding = rebuild  # digests, catch_up: the store is not to be trusted until a transfer replaced it
         self.comparing = ""  # comparison: why the digest must be compared before this replica serves ("": it was)
         self.yields_until = 0  # comparison: so long, voters that have nothing to prove go on without this one

@@ -68,7 +68,7 @@ class Tenure:
         if why:
             self.step_down(why)
             return False
-        if self.state.leaving or office.successor:
+        if self.state.leaving or (office.successor and self._may_be_elected(office)):
             return not self.hand_over(office)
         if self.reelect_above:
             return not self.stand_again(office)
@@ -91,6 +91,11 @@ class Tenure:
         self.acceptor.released_to = self._successor(office)
         state.broadcast(Release(office.epoch, self.acceptor.released_to))
         return True
+
+    def _may_be_elected(self, office: Office) -> bool:
+        """Return whether the successor can stand by now: a new voter is bound for a lease length at first (L1)."""
+        limits = self.state.limits
+        return self.state.now >= office.authority.began_at + limits.lease_us + 2 * limits.heartbeat_us
 
     def grants_ended(self, office: Office) -> bool:
         """Return whether nobody reads under a grant of this office any more."""

@@ -7,6 +7,7 @@ that random faults meet too rarely; ``recorded`` says at which seed the others w
 
 from replicad.lab.mutations import (
     active,
+    catalog,
     commit,
     detection,
     election,
@@ -24,7 +25,7 @@ from replicad.lab.mutations import (
 )
 from replicad.lab.mutations.registry import MUTATIONS, Mutation, mutated, register
 
-RULES = (active, election, commit, leases, detection, membership, tables, startup, slips)
+RULES = (active, election, commit, leases, detection, membership, tables, startup, catalog, slips)
 DRAMAS = (scripts_active, scripts_offices, scripts_leases, scripts_log, scripts_members, scripts_returns)
 
 __all__ = ["DRAMAS", "MUTATIONS", "RULES", "Mutation", "mutated", "register"]

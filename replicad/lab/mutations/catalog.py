@@ -1,0 +1,39 @@
+"""Mutations of what opens, drops and deletes groups, and of groups that are opened again in one process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from replicad.core.journal.records import DroppedRecord
+from replicad.lab.mutations.registry import register
+
+if TYPE_CHECKING:
+    from replicad.lab.mutations.registry import Function
+
+ENGINE = "core.engine.node:Engine"
+
+
+@register(
+    "old-catalog-believed",
+    "M5",
+    "a node opens and deletes by a catalog that may be older than its start",
+    "core.cluster.catalog:Catalog",
+    "steps",
+)
+def _old_catalog_believed(original: Function) -> Function:
+    def steps(self: Any, groups: Any, held: Any, *, confirmed: bool) -> Any:  # noqa: ARG001 - that is the mutation
+        return original(self, groups, held, confirmed=True)
+
+    return steps
+
+
+@register("drop-logged-first", "slip", "a drop is logged before what it drops is deleted", ENGINE, "forget_group")
+def _drop_logged_first(_original: Function) -> Function:
+    def forget_group(self: Any, identity: str) -> None:
+        self.ports.append([(identity, DroppedRecord())], self.gate.issue_alone(), reserved=True)
+        self.held.pop(identity, None)
+        self.ports.delete_store(identity)
+        self.ports.delete_checkpoints(identity)
+        self.ports.truncate({})
+
+    return forget_group
