@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,15 +183,28 @@ def _look(settings: Settings, others: Sequence[Path]) -> tuple[Survivor, list[Wi
                 f"one name, and nothing that one holds says anything of the other. Leave {path} out"
             )
         read.append(Witness.of_survivor(other))
-    addresses = {name: Address(*address) for name, address in settings.http_addresses.items()}
+    # The catalog's address and that of the settings may differ, and a node that is alive at either is not lost.
+    addresses = {name: [Address(*address)] for name, address in settings.http_addresses.items()}
     for name, entry in survivor.nodes.items():
         with suppress(ValueError):
-            addresses[name] = Address(*parse_address(entry.http))
+            addresses.setdefault(name, []).insert(0, Address(*parse_address(entry.http)))
     addresses.pop(settings.node, None)
     with ThreadPoolExecutor(max_workers=16) as pool:
-        asked = list(pool.map(lambda name: _ask(name, addresses[name], survivor.identity), addresses))
+        asked = list(pool.map(lambda name: _ask_all(name, addresses[name], survivor.identity), addresses))
     offline = {witness.node for witness in read}
     return survivor, [*read, *(witness for witness in asked if witness.disk or witness.node not in offline)]
+
+
+def _ask_all(node: str, addresses: Sequence[Address], survivor: Identity) -> Witness:
+    """Ask at every address a node is known by; who answers as that node is it, else the silences are told."""
+    heard = []
+    for address in dict.fromkeys(addresses):
+        witness = _ask(node, address, survivor)
+        if not witness.silence:
+            return witness
+        heard.append(witness)
+    where = ", ".join(witness.where for witness in heard)
+    return replace(heard[0], where=where, silence="; ".join(dict.fromkeys(witness.silence for witness in heard)))
 
 
 def _ask(node: str, address: Address, survivor: Identity) -> Witness:

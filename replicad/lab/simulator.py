@@ -174,10 +174,15 @@ class Simulator:
 
     def check_deletion(self, node: str, disk: str, group: str) -> None:
         """A node deletes what it holds of a group: it was dropped, or goes on without this disk."""
-        if self.catalog().is_dead(group):
+        catalog, judge = self.catalog(), self.judge_of(group)
+        if catalog.is_dead(group):
             return
-        configuration = self.judge_of(group).configuration
-        if configuration and Configuration.decode(configuration).holds(node, disk):
+        if judge.configuration:
+            counts = Configuration.decode(judge.configuration).holds(node, disk)
+        else:  # it is as it was formed
+            founders = [known.founders for known in catalog.definitions.values() if known.id == group]
+            counts = judge.committed > 0 and any(node in names for names in founders)
+        if counts:
             raise Violation("deletion", f"{node} deletes group {group}, which counts on its disk {disk}")
 
     def catalog(self) -> Catalog:

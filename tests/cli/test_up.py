@@ -138,7 +138,9 @@ def looks_offline(up):
     assert group["damage"] == ""
     found = json.loads(up.cli("inspect", "checkpoint", up.directory("n1"), "--verify", "--json").stdout)["checkpoints"]
     assert found[-1]["damage"] == ""
-    assert up.cli("inspect", "checkpoint", up.directory("n1")).stdout.decode().startswith(found[0]["file"])
+    cluster, file, *_ = up.cli("inspect", "checkpoint", up.directory("n1")).stdout.decode().splitlines()
+    assert cluster.startswith("of the cluster 'local', id ")
+    assert file == found[0]["file"]
     (file, *_) = (up.directory("n1") / "checkpoints").glob("*.ckpt")
     damaged = bytearray(file.read_bytes())
     damaged[-20] ^= 1

@@ -112,7 +112,8 @@ class CatalogFollower:
         self.confirmed = self.confirmed or (self._started and self.meta.reads.ready(self.engine.ports.now()))
         self.engine.ports.meet_nodes()
         engine = self.engine
-        for step in self.catalog.steps(self._groups(), list(engine.held), confirmed=self.confirmed):
+        confirmed = self.confirmed and self._settled()
+        for step in self.catalog.steps(self._groups(), list(engine.held), confirmed=confirmed):
             match step:
                 case Drop(name, left):
                     group = engine.groups[name]
@@ -137,6 +138,15 @@ class CatalogFollower:
         entries = ((key, decode_entry(data)) for key, data in meta.store.scan(b""))
         for key, reason in self.catalog.load((key, entry.value, entry.modify) for key, entry in entries):
             meta.event("definition_invalid", key=key, reason=reason)
+
+    def replaced(self) -> None:
+        """The state of ``_meta`` was replaced, maybe by an older one: what it calls dropped must be confirmed anew."""
+        self.confirmed = False
+        self._loaded = -1
+
+    def _settled(self) -> bool:
+        """Return whether the state of ``_meta`` here is somebody's past: nothing follows from one that is in doubt."""
+        return self.meta.replica.state.serves and not self.meta.transfers.installing
 
     def loaded(self) -> bool:
         """Return whether what is applied of ``_meta`` has been read."""

@@ -32,6 +32,7 @@ class Changes:
         Raises RequestError if nothing was asked: ``no_coordinator`` or ``overloaded``.
         """
         group = self.group
+        group.check_open()
         if not group.replica.coordinator:
             raise RequestError("no_coordinator", f"group {group.name} has no coordinator at the moment")
         if len(self._waiting) >= CHANGES_MAX:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicad.core.cluster.definitions import META
 from replicad.core.engine.changes import Changes
 from replicad.core.engine.deadlines import Deadlines
 from replicad.core.engine.reads import Reads
@@ -258,8 +259,15 @@ class Group:
         self._full_until = self.engine.ports.now() + FULL_RETRY_US
         self.set_full(full=True)
 
+    def check_open(self) -> None:
+        """Refuse what would wait for a group that is closed: nobody would ever tell it; raises RequestError."""
+        if self.draining:
+            raise RequestError("not_ready", f"group {self.name} was closed at this node; nothing was done")
+
     def on_replaced(self) -> None:
         """The whole state was replaced."""
+        if self.name == META:
+            self.engine.follower.replaced()
         if self.on_applied is not None:
             self.on_applied()
 

@@ -33,10 +33,13 @@ class Reads:
         """Return whether a linearizable read may be served right now (R1; L4: ``now`` was read for this)."""
         group = self.group
         slot = group.replica.read_slot(now)
+        if group.draining:
+            return False
         return slot is not None and group.executor.machine.applied_slot >= slot and not group.transfers.installing
 
     def check_readable(self) -> None:
         """Refuse while the store's content is nobody's past; raises RequestError."""
+        self.group.check_open()
         if self.group.transfers.installing or self.group.replica.state.rebuilding:
             raise RequestError("not_ready", "this node is being rebuilt from the others")
         if self.group.replica.role == "unformed":
@@ -122,8 +125,10 @@ class Reads:
             self.check_readable()
         except RequestError as error:
             self._end(ready, error)
-        else:
-            self._end(ready, None)
+            return
+        serves = self.group.replica.state.serves
+        doubt = "this node's state was replaced meanwhile, and is not compared with the others' yet; nothing was done"
+        self._end(ready, None if serves else RequestError("not_ready", doubt))
 
     # --- asking the coordinator -------------------------------------------------------------------------------------
 

@@ -49,6 +49,7 @@ class Transfers:
 
     def request(self, taken: Taken, now: int) -> None:
         """Have the group take a checkpoint; raises RequestError."""
+        self.group.check_open()
         if not self.group.replica.coordinator:
             raise RequestError("no_coordinator")
         self._wanted.append((now + CHECKPOINT_US, taken))

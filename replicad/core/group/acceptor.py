@@ -51,6 +51,8 @@ class Acceptor:
         self.released_to = ""
         self.lease_until = 0
         self.lease_slot = 0
+        self.asked_at = 0
+        """When a lease was asked for last."""
         self.lease_request = 0
         """The newest request that a grant was taken for."""
         self.lease_asked_after = 0
@@ -264,6 +266,8 @@ class Acceptor:
     ) -> None:
         """Answer a heartbeat; at once, never behind the disk."""
         state = self.state
+        request = state.now if self.wants_lease() else 0
+        self.asked_at = max(self.asked_at, request)
         state.send(
             sender,
             HeartbeatAck(
@@ -272,7 +276,7 @@ class Acceptor:
                 state.boot,
                 state.durable_limit(state.matched),
                 state.applied,
-                state.now if self.wants_lease() else 0,
+                request,
                 mark[0],
                 mark[1],
                 checkpoint[0],

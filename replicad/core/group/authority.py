@@ -47,6 +47,8 @@ class Peer:
     lease_request: int = 0
     """Its newest lease request, on its own clock; 0: it wants none."""
     request_granted: int = 0
+    granted_in: int = 0
+    """The round that the newest grant went out with: an answer to an earlier one knows nothing of it."""
     granted_until: int = 0
     """On the coordinator's clock: no read under its grants happens after this."""
     returned: tuple[int, int] = (0, 0)
@@ -137,7 +139,7 @@ class Authority:
             peer.regains = peer.matched if peer.boot else 0
             peer.boot = message.boot
             peer.request_granted = 0
-        elif message.lease_request == 0:
+        elif message.lease_request == 0 and message.sequence >= peer.granted_in:
             peer.granted_until = 0  # it gave its lease back, and takes no grant for an earlier request
         if message.matched >= peer.regains:
             peer.regains = 0
@@ -219,6 +221,7 @@ class Authority:
         if duration <= 0:
             return 0, 0
         peer.request_granted = peer.lease_request
+        peer.granted_in = self.sequence
         peer.granted_until = max(peer.granted_until, self.state.now + duration)
         return peer.lease_request, duration
 

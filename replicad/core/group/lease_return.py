@@ -42,7 +42,7 @@ class LeaseReturns:
         if self.acceptor.wants_lease():
             self.since = 0
             return
-        if not self.since:
+        if not self.since or self.acceptor.asked_at > self.since:
             self.since, self.sent_at, self.confirmed_in = state.now, 0, 0
         if not self._heard() and state.now - self.sent_at >= state.limits.heartbeat_us // 2:
             self.sent_at = state.now

@@ -13,7 +13,7 @@ from replicad.core.journal.recovery import DurableState
 from replicad.core.kv.machine import Machine
 from replicad.core.kv.memory_store import MemoryStore
 from replicad.core.kv.store import StoreFullError
-from replicad.core.model.errors import InvariantError
+from replicad.core.model.errors import InvariantError, RequestError
 from replicad.core.model.limits import Limits
 
 
@@ -187,3 +187,38 @@ def test_a_closed_group_keeps_nobody_waiting(ports):
     group.reads.reach(99, told.append)
     made.close(group, "the group was closed here")
     assert [error.message for error in told] == ["the group was closed here"] * 2
+
+
+def test_a_closed_group_takes_nobody_who_would_wait_for_ever(ports):
+    """It is ticked no more, so no deadline would end the wait."""
+    made = engine(ports)
+    group = made.open_group(definition("orders"))
+    run(made, ports, 2_000_000)
+    made.close(group, "closed")
+    told = []
+    for ask in (
+        lambda: group.reads.barrier(told.append, consistent=True),
+        lambda: group.reads.reach(99, told.append),
+        lambda: group.changes.request("demote", "n1", 1_000, told.append),
+        lambda: group.transfers.request(told.append, ports.time),
+    ):
+        with pytest.raises(RequestError, match="orders was closed at this node; nothing was done") as caught:
+            ask()
+        assert caught.value.kind.name == "not_ready"
+    assert not group.reads.ready(ports.time)
+    assert told == []
+
+
+def test_a_catalog_that_was_replaced_must_be_confirmed_anew(ports):
+    """The state that replaced it may be an older one, which calls a live group dropped."""
+    made = engine(ports)
+    made.follower.open(GroupDefinition("_meta", "_meta", ("n1",), ("n1",)))
+    made.follower.start()
+    run(made, ports, 3_000_000)
+    assert made.follower.confirmed
+    assert made.follower.loaded()
+    made.groups["_meta"].on_replaced()
+    assert not made.follower.confirmed
+    assert not made.follower.loaded()
+    run(made, ports, 3_000_000)
+    assert made.follower.confirmed

@@ -40,6 +40,11 @@ class Group:
     def forsaken(self):
         return False
 
+    def check_open(self):
+        pass
+
+    draining = False
+
     def apply(self, index, slot=0):
         self.index = index
         self.executor.machine.applied_slot = slot
@@ -170,3 +175,13 @@ def test_a_reader_with_a_lease_waits_for_the_slots_on_their_way(group):
     group.reads.barrier(told.append, consistent=False)
     group.run_out()
     assert told[2].kind.name == "timeout"
+
+
+def test_a_reader_that_waited_while_the_state_was_replaced_reads_nothing_of_it(group):
+    """The new state is not compared with the others' yet."""
+    told = []
+    group.slot = 4
+    group.reads.barrier(told.append, consistent=False)
+    group.replica.state.serves = False
+    group.apply(5, slot=4)
+    assert [error.kind.name for error in told] == ["not_ready"]

@@ -27,6 +27,7 @@ class Group:
             answer=lambda done, *arguments: done(*arguments),
         )
         self.engine = SimpleNamespace(ports=ports)
+        self.check_open = lambda: None
         self.observer = SimpleNamespace(checkpoint=lambda group, slot, outcome: note((outcome, group, slot)))
         self.files = SimpleNamespace(committed=lambda slot, now: note(("keep", slot)))
         self.replica = SimpleNamespace(
