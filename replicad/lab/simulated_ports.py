@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from replicad.core.journal.records import Record
+from replicad.core.kv.machine import read_state
 from replicad.core.model.errors import DamageError
 from replicad.core.model.messages import Message, encode_message
 from replicad.lab.checks import Violation
@@ -276,11 +277,10 @@ class SimulatedPorts:
         process = self.process
         data = self.node.of(group)
         data.store.end_load(data.files.load(slot))
+        if slot:
+            self.simulator.judge_of(group).digest(process.name, slot, read_state(data.store)[2])
         self.node.at(LOADED)
         self._tell(group, lambda found: found.on_installed(slot))
-        found = process.engine.by_id.get(group)
-        if slot and not process.dead and found is not None and found.executor.machine.applied_slot == slot:
-            self.simulator.judge_of(group).digest(process.name, slot, found.executor.machine.digest)
 
     def _later(self, group: str, delay: int, handler: Callable[..., None], *arguments: Any) -> None:
         """Go on with something for a group after a while, unless it was closed meanwhile (or closed and opened)."""

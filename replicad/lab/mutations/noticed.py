@@ -128,6 +128,7 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     # What a restart finds.
     "live-records-lost": ("recovery",),
     "store-before-record": ("recovery",),
+    "store-believed": ("one batch", "in order", "equal digests", "recovery"),
     "acceptances-lost": ("recovery",),
     "damage-taken-as-torn": ("rot is noticed",),
 }

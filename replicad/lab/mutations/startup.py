@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from replicad.core.group.effects import InstallCheckpoint
-from replicad.lab.mutations.registry import covered, register
+from replicad.lab.mutations.registry import also, covered, instead, register
 
 if TYPE_CHECKING:
     from replicad.lab.mutations.registry import Function
@@ -25,6 +25,20 @@ def _store_before_record(original: Function) -> Function:
         self.state.out.transfer.append(InstallCheckpoint(slot))
 
     return on_kept
+
+
+@register(
+    "store-believed",
+    "S2",
+    "the store is replaced before the log says so, and a start takes its position for what is decided",
+    "core.group.catch_up:CatchUp",
+    "on_kept",
+)
+def _store_believed(original: Function) -> Function:
+    return _store_before_record(original)
+
+
+also("store-believed", "core.journal.startup", "_older_log")(instead(lambda *_: ""))
 
 
 @register(
