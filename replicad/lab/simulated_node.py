@@ -193,6 +193,7 @@ class SimulatedNode:
         self.at(LOG_PUT_RIGHT)
         self._rebooted = False
         self._started_before = True
+        self._check_stores(recovery)
         for data in self.data.values():
             data.files.forget_pins()
         process = self.process = SimulatedProcess(self, recovery.states, log, Random(f"{self._random.getrandbits(64)}"))
@@ -209,6 +210,16 @@ class SimulatedNode:
         process.start()
         process.start_ticking(self._timing.randrange(TICK_US))
         log.start(lambda full: process.later(0, process.set_full, full))
+
+    def _check_stores(self, recovery: Recovery) -> None:
+        """No store is ahead of the log, opened or not: a start would set everything aside."""
+        for group, data in self.data.items():
+            durable = recovery.states.get(group, DurableState())
+            start = judge_group(GroupFound(durable, data.store_files.found(), data.files.slots()))
+            if start.contradiction:
+                raise Violation(
+                    "recovery", f"{self.name} finds its healthy {group} contradictory: {start.contradiction}"
+                )
 
     def open_group(self, identity: str, durable: DurableState) -> Opened:
         """Bring the group's store to a state that the log continues."""
@@ -440,10 +451,16 @@ class SimulatedNode:
         replica = process.replica
         if replica.role not in _VOTERS or not process.readable:
             return
+        if self.files.lacks(self._recorded_checkpoint()):
+            return  # until the next checkpoint, what it was rebuilt from does not reach as far as its log begins
         configuration = self.simulator.judge.configuration
         if configuration and not Configuration.decode(configuration).holds(self.name, self.disk_id):
             return
         self.established = True
+
+    def _recorded_checkpoint(self) -> int:
+        live = self.process.log.writer.live.get(DEFAULT) if self.process is not None else None
+        return live.checkpoint.slot if live is not None and live.checkpoint is not None else 0
 
     def describe(self) -> str:
         """Return one line about the node, for the report of a stuck run."""

@@ -38,6 +38,8 @@ class VirtualFiles:
         self.ids: Callable[[], tuple[str, str]] = lambda: ("", "")
         """Cluster id and incarnation of the group as far as they are known."""
         self._files: dict[int, bytes] = {}
+        self._rotten: dict[int, bytes] = {}
+        """Files that were damaged, as they are now."""
         self._pins: dict[int, int] = {}
         self._incoming: tuple[int, bytearray] = (0, bytearray())
         """The checkpoint that is being received: its slot, and its bytes so far."""
@@ -140,8 +142,13 @@ class VirtualFiles:
         data = bytearray(self._files[slots[0]])
         position = self._random.randrange(len(data))
         data[position] ^= self._random.randrange(1, 256)
-        self._files[slots[0]] = bytes(data)
+        self._files[slots[0]] = self._rotten[slots[0]] = bytes(data)
         return f"byte {position} of checkpoint {slots[0]} changed"
+
+    def lacks(self, slot: int) -> bool:
+        """Return whether there is no whole file at ``slot`` (0: none is needed)."""
+        data = self._files.get(slot)
+        return bool(slot) and (data is None or data is self._rotten.get(slot))
 
     def _verified(self, slot: int, data: bytes) -> MemoryStore:
         header, store = decode(data)
