@@ -255,11 +255,12 @@ class Membership:
         belongs = own.names(state.node) if own is not None else not self.stranger
         if own is not None and theirs is not None and theirs.version > own.version:
             belongs = belongs or (theirs.generation == own.generation and theirs.names(state.node))
-        known = self._trusts(own, theirs, sender, message.disk)
+        known = state.trusts(theirs, sender, message.disk)
         if message.committed > state.log.committed and not state.coordinator and belongs and not past and known:
             # Without a coordinator to welcome anyone: committed slots may be fetched from whoever has them (C2). They
             # may hold the configuration entry that this disk, or its peers, need to find a majority.
             self._take_source(sender, message.committed)
+            state.fed_by = (sender, message.disk)
         elif sender == self.source and not known:
             self.source, self.source_committed = "", 0  # another directory was put under it
         if own is None:
@@ -277,16 +278,6 @@ class Membership:
                 state.send(sender, Welcome(office.epoch, state.log.committed))
         elif office is not None and welcome and message.committed < own.slot:
             state.send(sender, Welcome(office.epoch, state.log.committed))
-
-    def _trusts(self, own: Configuration | None, theirs: Configuration | None, sender: str, disk: str) -> bool:
-        """Return whether slots may be fetched from a peer that no coordinator vouches for.
-
-        A disk that knows no configuration believes a peer whose configuration has admitted it: only then can the group
-        need its vote to elect. Its id is random, so no configuration of another past holds it.
-        """
-        if own is None:
-            return theirs is not None and theirs.holds(self.state.node, self.state.disk)
-        return own.holds(sender, disk) or (theirs is not None and theirs.version > own.version)
 
     def on_foreign_heartbeat(self, sender: str) -> None:
         """Somebody is in office who has no vote as far as is known here: one of the two has missed a configuration."""

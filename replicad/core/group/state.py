@@ -89,6 +89,7 @@ class GroupState:
         self.yields_until = 0  # comparison: so long, voters that have nothing to prove go on without this one
         self.stands_from = 0  # comparison: an admitted or rebuilt replica leaves offices so long to others
         self.verified = applied  # catch_up: decided slots up to here have the values that others have
+        self.fed_by = ("", "")  # membership: node and disk that slots are fetched from without a coordinator
         self.doubted = 0  # catch_up: those above, up to here, are fed only when they are verified
         self.full = False  # replica: the disk is full
         self.leaving = False  # replica: a hand-over was asked for
@@ -367,6 +368,19 @@ class GroupState:
             # Nothing here says which cluster this is; what names this very disk is of the same one.
             return not self.cluster_id and not heard.holds(self.node, self.disk)
         return bool(self.cluster_id) and heard.version > known.version and not self.counts(sender, disk)
+
+    def trusts(self, theirs: Configuration | None, sender: str, disk: str) -> bool:
+        """Return whether slots may be fetched from a peer that no coordinator vouches for.
+
+        A disk that knows no configuration believes anyone while it is empty, and goes on with whom it began. With slots,
+        it believes a peer whose configuration has admitted it: only then can the group need its vote to elect. Its
+        id is random, so no configuration of another past holds it.
+        """
+        own = self.configuration
+        if own is None:
+            admitted = theirs is not None and theirs.holds(self.node, self.disk)
+            return admitted or not self.log.committed or self.fed_by == (sender, disk)
+        return own.holds(sender, disk) or (theirs is not None and theirs.version > own.version)
 
     def known_ids(self) -> tuple[str, str]:
         """Return the ids of the cluster and of this life of the group, each "" as long as it is not known."""

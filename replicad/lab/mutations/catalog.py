@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from replicad.core.journal.records import DroppedRecord
 from replicad.lab.mutations.registry import register
 
 if TYPE_CHECKING:
@@ -25,15 +24,3 @@ def _old_catalog_believed(original: Function) -> Function:
         return original(self, groups, held, confirmed=True)
 
     return steps
-
-
-@register("drop-logged-first", "slip", "a drop is logged before what it drops is deleted", ENGINE, "forget_group")
-def _drop_logged_first(_original: Function) -> Function:
-    def forget_group(self: Any, identity: str) -> None:
-        self.ports.append([(identity, DroppedRecord())], self.gate.issue_alone(), reserved=True)
-        self.held.pop(identity, None)
-        self.ports.delete_store(identity)
-        self.ports.delete_checkpoints(identity)
-        self.ports.truncate({})
-
-    return forget_group

@@ -124,7 +124,6 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "id-not-kept-in-the-directory": ("converge",),
     # A node has open, or deleted, what the catalog does not say.
     "old-catalog-believed": ("deletion", "one batch", "converge"),
-    "drop-logged-first": ("converge",),
     # What a restart finds.
     "live-records-lost": ("recovery",),
     "store-before-record": ("recovery",),

@@ -40,7 +40,6 @@ RECORDED: dict[str, tuple[int, int]] = {
     "uncompared-serves": (139, 3),
     "damage-taken-as-torn": (24, 3),
     "old-catalog-believed": (42, 3),
-    "drop-logged-first": (233, 3),
     "spares-add-up": (1, 3),
     "full-left-by-event": (2, 3),
 }

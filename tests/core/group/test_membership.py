@@ -477,3 +477,32 @@ def test_a_newcomer_without_a_coordinator_fetches_the_slot_that_gives_it_its_vot
     rig.step("n2", introduce("n2", "formed", committed=2))
     rig.wait(5 * HEARTBEAT)
     assert ("n2", m.FetchSlots(2)) in rig.sent
+
+
+def test_a_disk_with_slots_but_no_configuration_fetches_only_from_who_has_admitted_it():
+    """A directory of another past has a configuration, too, but none that holds this disk."""
+    durable = durable_state(entries=[(1, epoch_of("n1"), batch(1))], committed=1)
+    durable.formation = b""
+    rig = Rig("n3", disk=NEW, lost=True, durable=durable)
+    assert rig.replica.state.configuration is None
+    rig.step("n2", introduce("n2", "formed", committed=4, configuration=configuration_of().encode()))
+    rig.wait(3 * HEARTBEAT)
+    assert [message for _, message in rig.sent if isinstance(message, m.FetchSlots)] == []
+    admitting = configuration_of().with_disk("n3", NEW, 4).encode()
+    rig.step("n1", introduce("n1", "formed", committed=4, configuration=admitting))
+    rig.wait(3 * HEARTBEAT)
+    assert ("n1", m.FetchSlots(2)) in rig.sent
+
+
+def test_an_empty_disk_goes_on_with_whom_it_began():
+    """Until another directory is put under it."""
+    rig = Rig("n3", disk=NEW, lost=True, formed=False)
+    of_others = configuration_of().encode()
+    rig.step("n2", introduce("n2", "formed", committed=4, configuration=of_others))
+    rig.wait(3 * HEARTBEAT)
+    assert ("n2", m.FetchSlots(1)) in rig.sent
+    rig.step("n2", m.Slots(1, 4, ((1, epoch_of("n1"), 0, batch(1)),)))
+    rig.step("n2", introduce("n2", "formed", committed=4, configuration=of_others))
+    assert rig.replica.membership.source == "n2"
+    rig.step("n2", introduce("n2", "formed", disk="other", committed=4, configuration=of_others), disk="other")
+    assert rig.replica.membership.source == ""
