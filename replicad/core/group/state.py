@@ -372,9 +372,9 @@ class GroupState:
     def trusts(self, theirs: Configuration | None, sender: str, disk: str) -> bool:
         """Return whether slots may be fetched from a peer that no coordinator vouches for.
 
-        A disk that knows no configuration believes anyone while it is empty, and goes on with whom it began. With slots,
-        it believes a peer whose configuration has admitted it: only then can the group need its vote to elect. Its
-        id is random, so no configuration of another past holds it.
+        A disk that knows no configuration believes anyone while it is empty, and goes on with whom it began. Once it
+        has slots, it believes a peer whose configuration has admitted it: only then can the group need its vote. Its id
+        is random, so no configuration of another past holds it.
         """
         own = self.configuration
         if own is None:
