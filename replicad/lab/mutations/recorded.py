@@ -31,7 +31,7 @@ RECORDED: dict[str, tuple[int, int]] = {
     "apply-out-of-order": (1, 3),
     "acknowledge-before-flush": (4, 3),
     "store-before-record": (5, 3),
-    "store-believed": (266, 3),
+    "store-believed": (393, 3),
     "highest-number-only": (10, 3),
     "request-ids-not-in-checkpoint": (7, 3),
     "live-records-lost": (29, 3),
