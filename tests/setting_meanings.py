@@ -16,7 +16,7 @@ MEANINGS = {
     "200000. Beyond it leases are wrong.",
     "cluster.limits.stagger_ms": "Candidates wait up to this long times their rank, so as not to split the votes.",
     "cluster.limits.stall_after_ms": "A flush, or a slot without an answer, that takes longer costs the lease; a "
-    "coordinator its office.",
+    "coordinator its office. Where it always takes longer, up to twice as long for a flush, four times for a slot.",
     "cluster.limits.value_bytes_max": "Largest value.",
     "cluster.limits.batch_operations_max": "Most operations in one slot.",
     "cluster.limits.batch_bytes_max": "Most bytes in one slot; at least one value.",

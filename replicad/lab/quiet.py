@@ -8,7 +8,7 @@ much. The judge watches, as always.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from random import Random
 
@@ -34,6 +34,8 @@ SETTLED_US = 2_000_000
 SHARE = 0.5
 """With a slow member, a group must be at least so fast as without it."""
 SLOW_SECONDS = 6
+BLAMED_MAX = 1
+"""Where all disks are equally slow, an office ends, or a member leaves the view, for that so often at most."""
 DROPS_MAX = 4
 """A slow member leaves the view so often meanwhile at most: it stays away longer each time."""
 
@@ -57,12 +59,19 @@ class Stop:
 class QuietCluster:
     """Nodes without faults, and writers that go on through whichever nodes are up and stay."""
 
-    def __init__(self, seed: int, nodes: int = 3, *, writers: int = WRITERS, pause_us: int = PAUSE_US) -> None:
+    def __init__(
+        self, seed: int, nodes: int = 3, *, writers: int = WRITERS, pause_us: int = PAUSE_US, slow: bool = False
+    ) -> None:
+        """``slow``: every disk is so slow that a flush behind another one often takes longer than ``stall_after``."""
         random = Random(f"{seed}/quiet")
         self.pause_us = pause_us
         limits = Limits(checkpoint_slots=100_000)
         delay = random.choice((50, 200, 1_000))
         flush = random.choice((50, 500, 2_000))
+        disk = DiskFaults(flush_min_us=flush, flush_max_us=2 * flush, segment_bytes=8 * 1024 * 1024)
+        if slow:
+            stall = limits.stall_after_us
+            disk = replace(disk, flush_min_us=stall // 8, flush_max_us=stall * 5 // 8)
         swarm = Swarm(
             nodes=nodes,
             size=nodes,
@@ -70,7 +79,7 @@ class QuietCluster:
             limits=limits,
             network=NetworkFaults(delay_min_us=delay, delay_max_us=2 * delay),
             nemesis=NemesisFaults(),
-            disk=DiskFaults(flush_min_us=flush, flush_max_us=2 * flush, segment_bytes=8 * 1024 * 1024),
+            disk=disk,
             load=Load(deadline_us=5_000_000),
             fault_phase_us=0,
             clock_ppm=limits.rate_bound_ppm // 2 - 1,
@@ -222,3 +231,15 @@ def slow_member(seed: int, case: SlowDisk | None = None, *, coordinator: bool = 
     if share < SHARE:
         raise Slow(f"with a slow member a group does {share:.0%} of what it does without it")
     return share
+
+
+def slow_cluster(seed: int) -> int:
+    """Let all disks be equally slow; returns the writes acknowledged. Raises Slow if anybody is blamed for it."""
+    cluster = QuietCluster(seed, slow=True)
+    counts = cluster.simulator.counts
+    before = counts.get("left_office", 0) + counts.get("view_dropped", 0)
+    writes = cluster.throughput(SLOW_SECONDS * 1_000_000)
+    blamed = counts.get("left_office", 0) + counts.get("view_dropped", 0) - before
+    if blamed > BLAMED_MAX:
+        raise Slow(f"all disks are equally slow, and offices ended or members left the view {blamed} times for it")
+    return writes

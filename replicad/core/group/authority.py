@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicad.core.detection.pace import Pace
 from replicad.core.detection.patience import Sign
 from replicad.core.group.probation import Probation
 from replicad.core.model.messages import LeaseRecall
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from replicad.core.model.messages import HeartbeatAck, LeaseReturn
 
 ROUNDS_KEPT = 64
+PACE_STALLS_MAX = 4
+"""Where a majority is slow, a slot may take so many times ``stall_after`` at most before a member is blamed for it."""
 
 
 @dataclass(slots=True)
@@ -73,6 +76,9 @@ class Authority:
         self.last_round_at = 0
         self.began_at = state.now
         self.granting = True
+        stall = state.limits.stall_after_us
+        self.pace = Pace(stall, PACE_STALLS_MAX * stall)
+        """How long a slot takes until a majority has accepted it: nobody is slow who is no slower than that."""
         self._peers: dict[str, Peer] = {}
         self._followed: Configuration | None = None
         """The configuration whose other voters the peers are."""

@@ -127,13 +127,17 @@ class Comparison:
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """Ask when there is something to ask: at once when the floor is reached, then once a heartbeat."""
+    def tick(self, *, sourced: bool = False) -> None:
+        """Ask when there is something to ask: at once when the floor is reached, then once a heartbeat.
+
+        ``sourced``: somebody offers what the group committed. That may be nothing yet; a new disk must then show that
+        it has nothing either, or an idle group would never admit it (M4).
+        """
         state = self.state
         if state.rebuilding:
             return
         if not state.is_voter() and not state.is_mirror():
-            if state.applied and self._quiet_for(NEWCOMER_HEARTBEATS):
+            if (state.applied or sourced) and self._quiet_for(NEWCOMER_HEARTBEATS):
                 self._ask(state.peers())
         elif state.comparing:
             if self.pointless():

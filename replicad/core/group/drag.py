@@ -1,7 +1,8 @@
 """Who holds commits up although a majority has accepted: members of the view, or the coordinator's own disk. Rule V2.
 
-A member that leaves a slot unaccepted for ``stall_after`` is dropped for that alone. One that is a little faster, with
-every slot, would keep the whole group at its own speed for ever; so the time is added up.
+A member that leaves a slot unaccepted for too long is dropped for that alone. One that is a little faster, with every
+slot, would keep the whole group at its own speed for ever; so the time is added up. Too long is ``stall_after``, or
+more where a majority itself takes longer: blaming every disk of a slow cluster in turn would make it no faster.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ class Drag:
         """Node -> microseconds of this window in which only it was waited for."""
         self.before: dict[str, int] = {}
         """The same of the window before."""
+        self.timed = (0, 0)
+        """The newest slot whose way to a majority was timed, and, while it is under way, when it was assigned."""
 
     def tick(self) -> None:
         """Add up, and drop a member, or move the office, that costs the group too much."""
         office = self.office
         state = office.state
-        stall = state.limits.stall_after_us
+        self._time()
+        stall = office.authority.pace.patience()
         step, self.looked_at = min(state.now - self.looked_at, STEP_US_MAX), state.now
         if state.now - self.began_at > WINDOW_STALLS * stall:
             self.began_at, self.before, self.held_up = state.now, self.held_up, {}
@@ -47,12 +51,24 @@ class Drag:
             else:
                 office.authority.peers[name].dragging = True
 
+    def _time(self) -> None:
+        """Learn from one slot at a time how long a majority takes."""
+        office = self.office
+        slot, since = self.timed
+        if since:
+            if office.majority_matched(office.state.durable_limit(office.state.matched)) < slot:
+                return
+            office.authority.pace.observe(office.state.now - since)
+            self.timed = slot, 0
+        if office.open and office.open[-1][0] > slot:  # one that a majority has by now may be held up by others
+            self.timed = office.open[-1][0], office.open[-1][2]
+
     def waited_for(self) -> list[str]:
-        """Return who alone keeps the oldest open slot from committing, for half of ``stall_after`` by now."""
+        """Return who alone keeps the oldest open slot from committing, for half of the patience by now."""
         office = self.office
         state = office.state
         slot, since = office.oldest_held()
-        if not slot or state.now - since <= state.limits.stall_after_us // 2:
+        if not slot or state.now - since <= office.authority.pace.patience() // 2:
             return []
         peers = office.authority.peers
         own = state.durable_limit(state.matched)
@@ -70,4 +86,5 @@ class Drag:
         fit = [name for name in office.view.joined if peers[name].willing and office.view.fresh(peers[name])]
         if fit and not office.successor:
             office.successor = max(fit, key=lambda name: (peers[name].matched, name))
+            office.state.flushes.fail(office.state.now)
             office.state.event("slow_coordinator", successor=office.successor)

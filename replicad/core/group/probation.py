@@ -35,10 +35,10 @@ class Probation:
         """Return whether it may be relied on."""
         return now >= self.until
 
-    def watch(self, now: int, matched: int, assigned: int) -> None:
-        """Take note of how far the member has come: a slot of ``stall_after`` ago it must have."""
+    def watch(self, now: int, matched: int, assigned: int, patience_us: int) -> None:
+        """Take note of how far the member has come: a slot of half of ``patience_us`` ago it must have."""
         slot, since = self.watched
-        if matched < slot and now - since > self.stall_after_us // 2:
+        if matched < slot and now - since > patience_us // 2:
             self.fail(now)
         elif matched < slot:
             return

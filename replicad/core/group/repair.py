@@ -101,12 +101,10 @@ class Repairs:
             self.patience[contact] -= 1
 
     def unanswered_by(self, name: str) -> bool:
-        """Return whether this member has left the proposal of some repair unanswered for ``stall_after`` (V2)."""
-        state = self.office.state
+        """Return whether this member has left the proposal of some repair unanswered for too long (V2)."""
+        state, patience = self.office.state, self.office.authority.pace.patience()
         return any(
-            repair.value is not None
-            and name not in repair.accepted
-            and state.now - repair.proposed_at > state.limits.stall_after_us
+            repair.value is not None and name not in repair.accepted and state.now - repair.proposed_at > patience
             for repair in self.open.values()
         )
 

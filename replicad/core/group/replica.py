@@ -241,7 +241,7 @@ class Replica:
         if self.office is None:
             self.change_desk.tick(None, self.tenure.released)
         self.change_requests.ask(self.office, self.change_desk)
-        self.comparison.tick()
+        self.comparison.tick(sourced=self.membership.source_live())
         self.election.tick()
         self.catch_up.tick(*self._source())
         for number, confirmed in self.contact.tick(self.office):
@@ -287,6 +287,8 @@ class Replica:
         state.durable_tickets = ticket
         if state.stalled():
             state.flushes.fail(now)  # whoever is in office, now or later, need not find out for itself
+        if state.unflushed and state.unflushed[0][0] <= ticket:
+            state.flush_pace.observe(now - state.unflushed[0][2])
         while state.unflushed and state.unflushed[0][0] <= ticket:
             state.unflushed.popleft()
         self.checkpoints.on_durable()

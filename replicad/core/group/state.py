@@ -6,6 +6,7 @@ from collections import deque
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from replicad.core.detection.pace import Pace
 from replicad.core.detection.patience import Detectors
 from replicad.core.group.effects import EVERYONE, Effects
 from replicad.core.group.log import SlotLog, batch_kind
@@ -46,6 +47,8 @@ class Role(StrEnum):
 
 STARTED, ADMITTED, REBUILT = "started", "admitted", "rebuilt"
 """Why a replica's digest must be compared before it serves."""
+FLUSH_STALLS_MAX = 2
+"""On a disk that is usually slow a flush may take so many times ``stall_after`` at most before the disk is stuck."""
 
 
 class GroupState:
@@ -121,6 +124,7 @@ class GroupState:
         self.durable_tickets = 0  # flushes done
         self.unflushed: deque[tuple[int, int, int]] = deque()  # (ticket, lowest slot written, asked at)
         self.flushes = Probation(limits.stall_after_us)  # replica.durable: of the own disk
+        self.flush_pace = Pace(limits.stall_after_us, FLUSH_STALLS_MAX * limits.stall_after_us)  # replica.durable
         self._lowest_written = 0
         self._voter_in: Configuration | None = None
         self._watermark_logged = durable.committed
@@ -190,9 +194,9 @@ class GroupState:
         return self.unflushed[0][2] if self.unflushed else 0
 
     def stalled(self) -> bool:
-        """Return whether the disk has not answered for ``stall_after``."""
+        """Return whether the disk has not answered for ``stall_after``, and longer than it usually takes (V2)."""
         oldest = self.oldest_flush()
-        return bool(oldest) and self.now - oldest > self.limits.stall_after_us
+        return bool(oldest) and self.now - oldest > self.flush_pace.patience()
 
     def finish(self) -> Effects:
         """Close the step: number the flush, and return the effects."""

@@ -42,7 +42,7 @@ class View:
             if name in self.joined or name == self.barred or not self.fresh(peer) or peer.lease_request == 0:
                 continue
             if not peer.probation.over(self.state.now):
-                peer.probation.watch(self.state.now, peer.matched, assigned)
+                peer.probation.watch(self.state.now, peer.matched, assigned, self.authority.pace.patience())
                 continue
             if peer.matched < max(self.state.log.base, peer.owes):
                 continue  # it needs a whole checkpoint first: nothing should wait for that
@@ -106,7 +106,7 @@ class View:
         if peer.stuck or peer.dragging:
             return True
         late = bool(oldest_open) and peer.matched < oldest_open
-        return late and self.state.now - open_since > self.state.limits.stall_after_us
+        return late and self.state.now - open_since > self.authority.pace.patience()
 
     def may_drop(self, peer: Peer) -> bool:
         """Return whether no read can happen any more under a grant to this member."""

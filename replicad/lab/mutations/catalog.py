@@ -24,3 +24,17 @@ def _old_catalog_believed(original: Function) -> Function:
         return original(self, groups, held, confirmed=True)
 
     return steps
+
+
+@register(
+    "idle-group-admits-nobody",
+    "M4",
+    "a new disk asks for no comparison before the first slot",
+    "core.group.comparison:Comparison",
+    "tick",
+)
+def _idle_group_admits_nobody(original: Function) -> Function:
+    def tick(self: Any, *, sourced: bool = False) -> None:  # noqa: ARG001 - that is the mutation
+        original(self)
+
+    return tick

@@ -220,6 +220,9 @@ DRAG = "core.group.drag:Drag"
 register("probation-not-kept", "speed", "who was too slow is relied on again at once", PROBATION, "over")(
     always(value=True)
 )
+register(
+    "patience-fixed", "speed", "every disk of a slow cluster is blamed in turn", "core.detection.pace:Pace", "observe"
+)(always(value=None))
 register("slow-coordinator-stays", "speed", "a coordinator slower than the others keeps its office", DRAG, "_move")(
     always(value=None)
 )

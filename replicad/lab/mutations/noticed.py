@@ -104,6 +104,7 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "read-waits-for-dead-epoch": ("read",),
     "leases-waited-out": ("speed",),
     "probation-not-kept": ("speed",),
+    "patience-fixed": ("speed",),
     "slow-coordinator-stays": ("speed",),
     "slow-member-stays": ("speed",),
     # What clients were told is not so.
@@ -124,6 +125,7 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "id-not-kept-in-the-directory": ("converge",),
     # A node has open, or deleted, what the catalog does not say.
     "old-catalog-believed": ("deletion", "one batch", "converge"),
+    "idle-group-admits-nobody": ("converge",),
     # What a restart finds.
     "live-records-lost": ("recovery",),
     "store-before-record": ("recovery",),

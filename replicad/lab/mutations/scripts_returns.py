@@ -5,7 +5,7 @@ from __future__ import annotations
 from replicad.lab.checks import Stuck
 from replicad.lab.mutations.drama import Drama
 from replicad.lab.mutations.registry import scripted
-from replicad.lab.quiet import SlowDisk, rolling, slow_member
+from replicad.lab.quiet import SlowDisk, rolling, slow_cluster, slow_member
 
 
 def _hand_over(drama: Drama, successor: str) -> None:
@@ -119,6 +119,12 @@ def leases_waited_out() -> None:
 def probation_not_kept() -> None:
     """A disk that flushes once in a third of a second, and few writers: in between it looks like any other."""
     slow_member(1, SlowDisk(slow_us=300_000, writers=1, pause_us=10_000))
+
+
+@scripted("patience-fixed")
+def patience_fixed() -> None:
+    """All disks are equally slow."""
+    slow_cluster(1)
 
 
 @scripted("slow-coordinator-stays")

@@ -33,10 +33,10 @@ def test_who_keeps_up_comes_back_and_who_does_not_begins_anew():
     """A slot that was assigned a while ago must be there."""
     probation = Probation(STALL)
     probation.fail(1)
-    probation.watch(1, 0, 5)
-    probation.watch(1 + STALL // 2, 5, 9)
+    probation.watch(1, 0, 5, STALL)
+    probation.watch(1 + STALL // 2, 5, 9, STALL)
     assert probation.until == 1 + FIRST
-    probation.watch(2 + STALL, 8, 12)
+    probation.watch(2 + STALL, 8, 12, STALL)
     assert probation.until == 2 + STALL + FIRST
 
 
