@@ -107,6 +107,8 @@ class SimulatedNode:
         """What a cluster that this node forms gets for its id ("": a random one)."""
         self.cluster_id = ""
         """Which cluster the directory belongs to ("": it is not known yet)."""
+        self.drained = False
+        """The directory has the mark of a drained node."""
         self.lost = False
         self.process: SimulatedProcess | None = None
         self.established = False
@@ -287,6 +289,7 @@ class SimulatedNode:
             data.wipe()
         self.disk_id = self._new_disk_id()
         self.cluster_id = ""
+        self.drained = False
         self.lost = False
         self.established = False
         self.rotten = ""

@@ -109,6 +109,7 @@ class NodeRuntime:
             held=self.message_log.recovery.states,
             lost=self.data.identity.state == LOST,
             cluster_id=self.data.identity.cluster_id,
+            drained=self.data.drained,
         )
         self.directory = Directory(self)
         self.administration = Administration(self)
@@ -178,7 +179,7 @@ class NodeRuntime:
 
     def on_event(self, group: str, name: str, fields: Mapping[str, object]) -> None:
         """A replica has something to tell."""
-        self.log.info(name, group=group, **fields)
+        self.log.info(name, **({"group": group} if group else {}), **fields)
 
     def _on_flush(self, seconds: float, size: int, records: int) -> None:
         self.metrics.flush_seconds.observe(seconds)

@@ -135,14 +135,9 @@ class Replica:
         return self.office.view.members() if self.office else ()
 
     @property
-    def idle_of_office(self) -> bool:
-        """Whether a hand-over is done: not in office and not standing for it."""
-        return self.state.role not in {Role.COORDINATOR, Role.CANDIDATE}
-
-    @property
     def may_end(self) -> bool:
-        """Whether a node that was asked to leave may end: it holds no office, and nobody waits for its lease."""
-        return self.idle_of_office and self.returns.settled()
+        """Whether a node that leaves, or is drained, has nothing left: no office, and nobody waits for its lease."""
+        return self.state.role not in {Role.COORDINATOR, Role.CANDIDATE} and self.returns.settled()
 
     @property
     def source_heard_at(self) -> int:
@@ -348,6 +343,12 @@ class Replica:
     def set_full(self, full: bool, now: int) -> Effects:
         """The disk is full, or has room again."""
         self.state.now, self.state.full = now, full
+        return self._finish()
+
+    def set_drained(self, drained: bool, now: int) -> Effects:
+        """The node is drained, or not any more: :attr:`may_end` says when it has neither office nor lease left (V3)."""
+        self.state.now, self.state.drained = now, drained
+        self.returns.tick()
         return self._finish()
 
     def read_slot(self, now: int) -> int | None:
