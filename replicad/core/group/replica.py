@@ -466,7 +466,7 @@ class Replica:
         self.contact.take_tickets(office)
         if office is not None:
             office.advance()
-            if (self.state.leaving or office.successor) and not self.tenure.lasts(office):
+            if (self.state.leaving or self.state.drained or office.successor) and not self.tenure.lasts(office):
                 office = None  # a hand-over is done as soon as it can be, which any message may have made possible
         if office is not None:
             office.drain()
