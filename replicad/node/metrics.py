@@ -121,6 +121,7 @@ class Metrics:
             "loop_delay_seconds", "How late the event loop runs a timer; above 0.01 something holds it.", DELAY_BUCKETS
         )
 
+        self.drained = gauge("drained", "1 while this node is drained for maintenance.")
         self.queue_depth = gauge("queue_depth", "Entries waiting in a queue.", "queue")
         self.epoch = gauge("epoch", "The epoch this node takes part in.", "group")
         self.role = gauge("role", "1 for the role this node has, 0 for the others.", "group", "role")

@@ -55,7 +55,7 @@ class Drain:
         engine = self.engine
         engine.ports.keep_drained(drained)  # first: a node that has said so is drained after a crash as well
         self.drained, self._told_done = drained, False
-        engine.ports.event("", "drained" if drained else "undrained", {})
+        self.event("drained" if drained else "undrained")
         self._say()
         for group in list(engine.groups.values()):
             group.perform(group.replica.set_drained(drained, engine.ports.now()))
@@ -75,12 +75,16 @@ class Drain:
             self._say()
         if not self._told_done and not self.holdings():
             self._told_done = True
-            self.engine.ports.event("", "drain_done", {})
+            self.event("drain_done")
 
     def on_peer(self, peer: str) -> None:
         """A link to a peer was opened."""
         if self.drained:
             self.engine.ports.send(peer, META, DrainNotice(drained=True))
+
+    def event(self, name: str) -> None:
+        """Put a line into the event log."""
+        self.engine.ports.event("", name, {})
 
     def _say(self) -> None:
         engine = self.engine
