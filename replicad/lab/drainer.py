@@ -49,7 +49,7 @@ class Drainer:
         if self._random.randrange(1_000_000) >= self._settings.drained_for_good_ppm:
             for name, node in self._simulator.nodes.items():
                 if node.drained or name in self.drained:
-                    self._set(name, drained=False)
+                    self.set(name, drained=False)
 
     def watch(self) -> None:
         """Look on, from now to the end."""
@@ -69,9 +69,9 @@ class Drainer:
         end, pick = self._random.random() < 0.4, self._random.random()
         among = [name for name in self._simulator.names if (name in self.drained) == end]
         if among:
-            self._set(among[int(pick * len(among))], drained=not end)
+            self.set(among[int(pick * len(among))], drained=not end)
 
-    def _set(self, name: str, *, drained: bool) -> None:
+    def set(self, name: str, *, drained: bool) -> None:
         """Ask a node, if it is up; it answers at once, or dies."""
         node = self._simulator.nodes[name]
         process = node.process
