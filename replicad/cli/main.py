@@ -18,6 +18,7 @@ COMMANDS = {
     "status": ("status", "Show all nodes and where they stand."),
     "group": ("group", "Create, show, change and drop groups."),
     "member": ("member", "Add, remove, promote, demote and replace members of a group."),
+    "node": ("drain", "Drain a node for maintenance, and take it back."),
     "checkpoint": ("checkpoint", "Take a checkpoint now."),
     "config": ("config", "Check a settings file."),
     "doctor": ("doctor", "Look for what is wrong with a node's surroundings."),

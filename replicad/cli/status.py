@@ -33,7 +33,16 @@ class Row:
     @property
     def well(self) -> bool:
         """Whether it answers and misses nothing."""
-        return self.status is not None and not any(group.get("missing") for group in self.groups.values())
+        return (
+            self.status is not None
+            and not self.drained
+            and not any(group.get("missing") for group in self.groups.values())
+        )
+
+    @property
+    def drained(self) -> bool:
+        """Whether it is drained for maintenance."""
+        return bool((self.status or {}).get("drained"))
 
     @property
     def groups(self) -> dict[str, dict[str, Any]]:
@@ -64,7 +73,7 @@ def status(
 
     Nodes that the named ones know of are asked too. A node that does not answer is a row.
 
-    Exit codes: 0 every node answers and misses nothing, 1 otherwise.
+    Exit codes: 0 every node answers, misses nothing and is not drained, 1 otherwise.
     """
     if ready:
         _check_ready(addresses)
@@ -193,7 +202,7 @@ def render(rows: list[Row]) -> str:
             lines.append((row.name or "?", row.address, "unreachable", *("-" for _ in COLUMNS[3:-1]), row.reason))
             continue
         for name, group in row.groups.items():
-            missing = "; ".join(group.get("missing") or ()) or "-"
+            missing = "; ".join([*(["drained"] if row.drained else []), *(group.get("missing") or ())]) or "-"
             if missing != "-" or group.get("role") == "coordinator":
                 colours[len(lines)] = WARN if missing != "-" else GOOD
             lines.append(

@@ -57,6 +57,7 @@ class Admin:
             "/v1/status/peers": Page(READS, self.peers),
             "/v1/replicad/status": Page(READS, self.status),
             "/v1/replicad/checkpoint": Page(("POST", "PUT", "OPTIONS"), self.checkpoint),
+            "/v1/replicad/drain": Page((*READS, "PUT", "DELETE"), self.drain),
             "/metrics": Page(READS, self.metrics),
             "/livez": Page(READS, self.livez),
             "/readyz": Page(READS, self.readyz),
@@ -114,6 +115,15 @@ class Admin:
     async def checkpoint(self, visit: Visit) -> Prepared:
         """``/v1/replicad/checkpoint``: take one now; answers when it is committed."""
         return self.common.json(await self.runtime.group(visit.options.group).checkpoint(), pretty=visit.options.pretty)
+
+    async def drain(self, visit: Visit) -> Prepared:
+        """``/v1/replicad/drain``: of this node; PUT drains it, DELETE ends that, GET says what it holds still."""
+        administration = self.runtime.administration
+        if visit.request.method in READS:
+            said = administration.drained()
+        else:
+            said = administration.drain(drained=visit.request.method == "PUT")
+        return self.common.json(said, pretty=visit.options.pretty, head=visit.head)
 
     async def metrics(self, visit: Visit) -> Prepared:
         """``/metrics``."""

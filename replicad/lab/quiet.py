@@ -162,6 +162,26 @@ class QuietCluster:
         self.avoided.discard(name)
         return Stop(name, was_coordinator, self.gap(since))
 
+    def drain(self, name: str) -> Stop:
+        """Drain a node, take it back, and return how long writes through the others stood still."""
+        simulator = self.simulator
+        process = simulator.nodes[name].process
+        if process is None:
+            raise Stuck(f"{name} is down")
+        self.avoided.add(name)
+        simulator.run_for(self.random.randrange(300_000, 500_000))
+        was_coordinator = name == self.coordinator()
+        since = simulator.queue.now
+        process.drain(drained=True)
+        if not simulator.run_while(lambda: bool(process.engine.drain.holdings()), SETTLED_US, 5_000):
+            raise Stuck(f"{name} holds still {process.engine.drain.holdings()}")
+        simulator.run_for(SETTLED_US // 2)
+        gap = self.gap(since)
+        process.drain(drained=False)
+        self.wait_until_ready()
+        self.avoided.discard(name)
+        return Stop(name, was_coordinator, gap)
+
     def throughput(self, duration_us: int) -> int:
         """Let time pass and return how many writes were acknowledged meanwhile."""
         before = len(self.times)
@@ -174,12 +194,23 @@ def rolling(seed: int, nodes: int = 3) -> list[Stop]:
     cluster = QuietCluster(seed, nodes)
     names = list(cluster.simulator.names)
     cluster.random.shuffle(names)
-    stops = [cluster.stop(name) for name in names]
+    return _bounded([cluster.stop(name) for name in names], "orderly stop")
+
+
+def draining(seed: int, nodes: int = 3) -> list[Stop]:
+    """Drain every node in turn, and take it back; returns what each cost. Raises Slow for one that cost too much."""
+    cluster = QuietCluster(seed, nodes)
+    names = list(cluster.simulator.names)
+    cluster.random.shuffle(names)
+    return _bounded([cluster.drain(name) for name in names], "draining")
+
+
+def _bounded(stops: list[Stop], what: str) -> list[Stop]:
     for stop in stops:
         bound = COORDINATOR_GAP_US if stop.coordinator else FOLLOWER_GAP_US
         if stop.gap_us > bound:
             who = "the coordinator" if stop.coordinator else "a follower"
-            raise Slow(f"the orderly stop of {who} stopped writes for {stop.gap_us / 1000:.0f} ms")
+            raise Slow(f"the {what} of {who} stopped writes for {stop.gap_us / 1000:.0f} ms")
     return stops
 
 

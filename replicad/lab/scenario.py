@@ -84,7 +84,8 @@ class Scenario:
     * ``cut A>B…``, ``join A>B…``, ``lose MESSAGE A>B [COUNT]`` (the next ones of this kind);
     * ``put NODE KEY=VALUE [cas=N] [ack=all|majority|one]``, ``delete NODE KEY``, ``get NODE KEY [stale|consistent]``:
       send it and wait for the answer; with ``begin`` in front: send it, and let no time pass;
-    * ``checkpoint NODE`` (ask for one there), ``leave NODE`` (SIGTERM: it hands over);
+    * ``checkpoint NODE`` (ask for one there), ``leave NODE`` (SIGTERM: it hands over), ``drain NODE`` and
+      ``undrain NODE`` (for maintenance);
     * ``change NODE KIND ARGUMENT``: ask there for a change of the group (``add n4``, ``protocol active``, see
       ``replicad.core.group.changes``) and wait for the answer; with ``begin`` in front: wait for nothing;
     * ``wait MS``, ``wait until ready`` (every running node serves reads and has applied everything), ``wait until NODE
@@ -115,6 +116,8 @@ class Scenario:
             "change": self._change,
             "checkpoint": self._checkpoint,
             "leave": self._leave,
+            "drain": self._drain,
+            "undrain": self._undrain,
             "wait": self._wait,
             "without": self._without,
             "state": self._state,
@@ -276,6 +279,18 @@ class Scenario:
             self.stage.note(words[0], "is asked to leave")
             process.leave()
             self._until(lambda: process.replica.may_end, "hand over")
+
+    def _drain(self, words: list[str]) -> None:
+        process = self._node(words[0]).process
+        if process is not None:
+            process.drain(drained=True)
+            self.stage.run_for(SETTLE_US)
+
+    def _undrain(self, words: list[str]) -> None:
+        process = self._node(words[0]).process
+        if process is not None:
+            process.drain(drained=False)
+            self.stage.run_for(SETTLE_US)
 
     # --- clients ------------------------------------------------------------------------------------------------------
 

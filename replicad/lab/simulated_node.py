@@ -107,6 +107,10 @@ class SimulatedNode:
         """What a cluster that this node forms gets for its id ("": a random one)."""
         self.cluster_id = ""
         """Which cluster the directory belongs to ("": it is not known yet)."""
+        self.drained = False
+        """The directory has the mark of a drained node."""
+        self.wipes = 0
+        """How often the directory was lost, that mark included."""
         self.lost = False
         self.process: SimulatedProcess | None = None
         self.established = False
@@ -287,6 +291,8 @@ class SimulatedNode:
             data.wipe()
         self.disk_id = self._new_disk_id()
         self.cluster_id = ""
+        self.drained = False
+        self.wipes += 1
         self.lost = False
         self.established = False
         self.rotten = ""

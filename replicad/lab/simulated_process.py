@@ -88,6 +88,7 @@ class SimulatedProcess:
             lost=node.lost,
             operations_per_run=swarm.apply_budget,
             cluster_id=node.cluster_id,
+            drained=node.drained,
             named_by="" if not node.names_cluster else META if swarm.catalog else DEFAULT,
         )
         self._contacts: dict[str, tuple[Group, Contact]] = {}
@@ -320,6 +321,10 @@ class SimulatedProcess:
         """Hand over (SIGTERM); whoever asked for it ends the process later."""
         self.leaving = True
         self.run(self.engine.leave)
+
+    def drain(self, drained: bool) -> None:
+        """An operator drains the node, or ends that."""
+        self.run(lambda: self.engine.drain.set(drained=drained))
 
     def set_full(self, full: bool) -> None:
         """The disk got full, or has space again."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from replicad.core.cluster.catalog import Catalog, OwnWord
 from replicad.core.cluster.definitions import DEFAULT, META, NodeEntry
 from replicad.core.model.configuration import Configuration
-from replicad.core.model.messages import Form, Introduce, Message, Slots, decode_message
+from replicad.core.model.messages import Form, Forward, Introduce, Message, Slots, decode_message
 from replicad.lab.checks import Judge, Violation
 from replicad.lab.contact import Level, Outcome
 from replicad.lab.events import EventQueue
@@ -61,6 +61,8 @@ class Simulator:
         """How often what happened: messages by name, events of replicas, faults."""
         self.listeners: list[Callable[[str, str], None]] = []
         """Called with ``(node, event)`` when something happens there."""
+        self.forwards: list[Callable[[str, str, str, Forward], None]] = []
+        """Called with ``(source, target, group, message)`` when operations are passed on."""
         self._held_pages: dict[str, deque[tuple[str, Card, str, bytes, str]]] = {}
         self.strangers: dict[str, SimulatedNode] = {}
         """Name -> a node of another cluster of this name that is found at the address of this one's."""
@@ -109,6 +111,9 @@ class Simulator:
     ) -> None:
         """Put a message on the network; ``card``: what the sender's handshakes say at present."""
         queue = self.queue
+        if isinstance(message, Forward):
+            for look in self.forwards:
+                look(source, target, group, message)
         arrivals = self.network.arrivals(source, target, queue.now)
         if not arrivals:
             self.transcript.message(queue.now, source, LOST, target, message, data)

@@ -46,6 +46,10 @@ class NemesisFaults:
     """A disk whose flushes take tenths of seconds longer, for seconds."""
     diverge_us: int = 0
     """One machine's state gets something that the others do not have (a minority's, at any time)."""
+    drain_us: int = 0
+    """Not a fault: somebody drains a node, or ends that."""
+    drained_for_good_ppm: int = 0
+    """Chance that what is drained stays so when everything heals."""
     older_us: int = 0
     """A node gets an older copy of its whole directory."""
     other_past_us: int = 0
@@ -138,7 +142,11 @@ def draw(seed: int, nodes: int) -> Swarm:
     limits = replace(limits, **short.get("limits", {}))
     random = Random(f"{seed}/swarm")
     nemesis = replace(
-        _nemesis(Random(f"{seed}/swarm/nemesis")), diverge_us=_diverge_us(seed), **_changes(seed), **_leases(seed)
+        _nemesis(Random(f"{seed}/swarm/nemesis")),
+        diverge_us=_diverge_us(seed),
+        **_changes(seed),
+        **_leases(seed),
+        **_drains(seed),
     )
     late_pages_ppm, aimed_ppm, vote_us = _late_pages(seed) if nemesis.change_us else (0, 0, 0)
     nemesis = replace(nemesis, aimed_ppm=aimed_ppm, vote_us=vote_us)
@@ -148,6 +156,8 @@ def draw(seed: int, nodes: int) -> Swarm:
     if not nemesis.stranger_us:
         nemesis = replace(nemesis, **_put_back(seed))
     nemesis = replace(nemesis, **short.get("nemesis", {}))
+    if nemesis.older_us or nemesis.other_past_us:
+        nemesis = replace(nemesis, drain_us=0)  # who puts a directory back waits until every other node has a lease
     nemesis = replace(nemesis, points_ppm=1_000_000 if Random(f"{seed}/swarm/points").random() < 0.5 else 0)
     founders = nodes
     catalog = Random(f"{seed}/swarm/catalog").random() < CATALOG_SHARE
@@ -293,6 +303,11 @@ def _leases(seed: int) -> dict[str, int]:
         "stop_us": _maybe(random, 400_000, 500_000, 4_000_000),
         "slow_us": _maybe(random, 300_000, 1_000_000, 5_000_000),
     }
+
+
+def _drains(seed: int) -> dict[str, int]:
+    random = Random(f"{seed}/swarm/drains")
+    return {"drain_us": _maybe(random, 200_000, 300_000, 3_000_000), "drained_for_good_ppm": 500_000}
 
 
 def _diverge_us(seed: int) -> int:

@@ -17,6 +17,7 @@ from replicad.lab.catalog_operator import CatalogOperator
 from replicad.lab.checks import Stuck, Violation
 from replicad.lab.clients import Clients, Request
 from replicad.lab.contact import Level, Outcome
+from replicad.lab.drainer import Drainer
 from replicad.lab.moving_clients import MovingClients
 from replicad.lab.nemesis import Nemesis
 from replicad.lab.operator import Operator
@@ -101,6 +102,7 @@ class Trial:
         self.nemesis = Nemesis(self.simulator)
         self.put_back = PutBack(self.simulator, self.nemesis)
         self.operator = Operator(self.simulator)
+        self.drainer = Drainer(self.simulator)
         self.strangers = Strangers(self.simulator)
         self.catalog = CatalogOperator(self.simulator)
         window = swarm.limits.request_window_slots
@@ -137,6 +139,7 @@ class Trial:
         self.nemesis.start()
         self.put_back.start()
         self.operator.start()
+        self.drainer.start()
         self.strangers.start()
         self.catalog.start()
         end = simulator.queue.now + self.swarm.fault_phase_us
@@ -153,6 +156,7 @@ class Trial:
         self.strangers.stop()
         self.catalog.stop()
         simulator.heal()
+        self.drainer.stop()
         simulator.note("net", "healed")
         simulator.queue.after(SPACE_US, self._check_space)
         self._wait("converge", lambda: self._not_converged(idle=False))
@@ -225,6 +229,7 @@ class Trial:
         slots = {}
         configuration = self._configuration()
         mirrors = configuration.mirrors if configuration else ()
+        voters = [name for name in self._members() if name not in mirrors]
         for name in self._members():
             process = self.simulator.nodes[name].process
             if process is None:
@@ -240,10 +245,14 @@ class Trial:
             elif process.replica.role != ("mirror" if name in mirrors else "follower"):
                 return f"{name} is {process.replica.role}"
             slots[name] = process.applied_slot
-            if name not in mirrors and process.replica.read_slot(process.clock()) is None:
+            asks = name in mirrors or (process.engine.drain.drained and process.replica.role != "coordinator")
+            if not asks and process.replica.read_slot(process.clock()) is None:
                 return f"{name} has no lease"
         if len(coordinators) != 1:
             return f"the coordinators are {coordinators}"
+        office = coordinators[0]
+        if self.simulator.nodes[office].drained and any(not self.simulator.nodes[name].drained for name in voters):
+            return f"{office} is drained, and in office"
         behind = min(slots.values())
         if idle and behind < self.simulator.judge.committed:
             return f"of {self.simulator.judge.committed} slots {slots} are applied"

@@ -1,4 +1,4 @@
-"""What clients are told unasked: where each node serves them, which nodes are in touch, and who coordinates what."""
+"""What clients are told unasked: where nodes serve them, which are in touch and not drained, who coordinates what."""
 
 from __future__ import annotations
 
@@ -29,11 +29,9 @@ class News:
 
     def members(self, group: str) -> tuple[str, ...] | None:
         """Return where a group's members serve native clients, those in touch first; None if there is no such group."""
-        definition = self.runtime.directory.definition(group)
-        if definition is None:
+        if self.runtime.directory.definition(group) is None:
             return None
-        names = [name for name in definition.nodes() if name != self.runtime.name]
-        names.sort(key=lambda name: not self.runtime.transport.connected(name))
+        names = self.runtime.directory.contacts(group)
         return tuple(address for address in map(self.address, names) if address)
 
     def address(self, name: str) -> str:
@@ -42,8 +40,9 @@ class News:
 
     def _nodes(self) -> dict[str, tuple[str, bool]]:
         own, connected = self.runtime.name, self.runtime.transport.connected
+        drained = self.runtime.directory.is_drained
         return {
-            name: (address, name == own or connected(name))
+            name: (address, (name == own or connected(name)) and not drained(name))
             for name in self.runtime.directory.nodes()
             if (address := self.address(name))
         }

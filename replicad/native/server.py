@@ -88,6 +88,7 @@ class NativeServer:
         """Frames that wait for a state to read from."""
         self.connections: dict[Connection, None] = {}
         self.closing = False
+        self._drained = False
         self._refused = runtime.metrics.native.connections_refused
         self._listener: asyncio.Server | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -185,7 +186,12 @@ class NativeServer:
             self.spread_news()
 
     def spread_news(self) -> None:
-        """Tell clients what is new."""
+        """Tell clients what is new; if this node was drained, to go on elsewhere. Who comes all the same is served."""
+        drained = self.runtime.directory.is_drained(self.runtime.name)
+        if drained and not self._drained:
+            for connection in list(self.connections):
+                connection.announce_closing("this node is drained for maintenance", 0)
+        self._drained = drained
         if self.news.look():
             for connection in list(self.connections):
                 if connection.greeted:

@@ -227,7 +227,7 @@ class Administration:
     def nodes(self) -> list[dict[str, object]]:
         """Return every node: where it is found, whether it is in touch, its groups, and whether it is being removed."""
         directory, transport = self.node.directory, self.node.transport
-        leaving = directory.leaving()
+        leaving, is_drained = directory.leaving(), self.node.engine.drain.is_drained
         found: list[dict[str, object]] = []
         for name in directory.nodes():
             said: dict[str, object] = {"name": name, "peer": directory.entry(name).peer}
@@ -235,8 +235,31 @@ class Administration:
             said["connected"] = name == self.node.name or transport.connected(name)
             said["groups"] = directory.uses(name)
             said["leaving"] = name in leaving
+            said["drained"] = is_drained(name)
             found.append(said)
         return found
+
+    # --- maintenance ------------------------------------------------------------------------------------------------
+
+    def drained(self) -> dict[str, object]:
+        """Return whether this node is drained, and what it holds all the same: offices and leases, and why."""
+        drain = self.node.engine.drain
+        holds = [
+            {"group": held.group, "what": "office" if held.office else "lease", "why": held.why}
+            for held in drain.holdings()
+        ]
+        return {"node": self.node.name, "drained": drain.drained, "done": drain.drained and not holds, "holds": holds}
+
+    def drain(self, *, drained: bool) -> dict[str, object]:
+        """Drain this node, or end that; what is so already stays. Raises RequestError if it cannot be kept."""
+        try:
+            self.node.engine.drain.set(drained=drained)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise RequestError(
+                "disk_full", f"that could not be noted in the data directory: {reason}; nothing was done"
+            ) from error
+        return self.drained()
 
     # --- changing a group -------------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ class Directory:
         self.leaving = catalog.leaving
         self.uses = catalog.uses
         self.wake = node.engine.follower.wake
+        self.is_drained = node.engine.drain.is_drained
 
     @property
     def meta(self) -> GroupRuntime:
@@ -69,11 +70,14 @@ class Directory:
     # --- addresses --------------------------------------------------------------------------------------------------
 
     def elsewhere(self, name: str) -> list[str]:
-        """Return the HTTP addresses of a group's other members, those in touch first, mirrors last."""
+        """Return the HTTP addresses of a group's other members as :meth:`contacts` has them, mirrors last."""
+        return [address for address in map(self.http_address, self.contacts(name)) if address]
+
+    def contacts(self, name: str) -> list[str]:
+        """Return a group's other members, those in touch first; drained ones only if there is no other."""
         definition = self.definition(name)
         nodes = [peer for peer in definition.nodes() if peer != self.node.name] if definition else []
-        nodes.sort(key=lambda peer: not self.node.transport.connected(peer))
-        return [address for address in map(self.http_address, nodes) if address]
+        return self.node.engine.drain.contacts(nodes, self.node.transport.connected)
 
     def entry(self, name: str) -> NodeEntry:
         """Return where a node is found, as the cluster knows it or the settings say."""

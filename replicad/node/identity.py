@@ -25,6 +25,9 @@ OK = "ok"
 LOST = "lost"
 """States: the directory is what it always was; or its data was damaged, and it must be re-admitted."""
 
+DRAINED = "drained"
+"""A file whose presence says that the node is drained. It is about the node, whatever becomes of its data: no part."""
+
 PARTS = ("checkpoints", "store", "promise", "wal")
 """What :meth:`DataDirectory.set_aside` moves, in this order: as long as the log is there, an interruption shows."""
 
@@ -130,6 +133,19 @@ class DataDirectory:
         if self.identity.cluster_id:
             raise ValueError(f"the directory belongs to the cluster {self.identity.cluster_id}, not to {cluster_id}")
         self._store(replace(self.identity, cluster_id=cluster_id))
+
+    @property
+    def drained(self) -> bool:
+        """Whether the node was drained, and that was not ended."""
+        return (self.path / DRAINED).exists()
+
+    def set_drained(self, *, drained: bool) -> None:
+        """Note durably whether the node is drained; raises OSError."""
+        if drained:
+            replace_file(self._disk, self.path / DRAINED, b"")
+        elif self.drained:
+            self._disk.unlink(self.path / DRAINED)
+            self._disk.sync_directory(self.path)
 
     def set_aside(self) -> Identity:
         """Move all data to ``DIR/damaged`` (replacing what was there), and return the new, lost identity.

@@ -121,6 +121,7 @@ class Metrics:
             "loop_delay_seconds", "How late the event loop runs a timer; above 0.01 something holds it.", DELAY_BUCKETS
         )
 
+        self.drained = gauge("drained", "1 while this node is drained for maintenance.")
         self.queue_depth = gauge("queue_depth", "Entries waiting in a queue.", "queue")
         self.epoch = gauge("epoch", "The epoch this node takes part in.", "group")
         self.role = gauge("role", "1 for the role this node has, 0 for the others.", "group", "role")
@@ -136,7 +137,6 @@ class Metrics:
         self.checkpoint_age_seconds = gauge("checkpoint_age_seconds", "Age of the last committed checkpoint.", "group")
         self.checkpoints = counter("checkpoints_total", "Checkpoints by outcome: ok, failed.", "group", "outcome")
         self.digest_mismatches = counter("digest_mismatches_total", "Times this node's digest was outvoted.", "group")
-
         self.digest_awaited = gauge("digest_awaited", "1 while this replica serves nothing but ?stale.", "group")
         self.disk_free_bytes = gauge("disk_free_bytes", "Free space where the data is.")
         self.disk_full = gauge("disk_full", "1 while writes are refused for lack of space.")

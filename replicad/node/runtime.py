@@ -109,6 +109,7 @@ class NodeRuntime:
             held=self.message_log.recovery.states,
             lost=self.data.identity.state == LOST,
             cluster_id=self.data.identity.cluster_id,
+            drained=self.data.drained,
         )
         self.directory = Directory(self)
         self.administration = Administration(self)
@@ -178,7 +179,7 @@ class NodeRuntime:
 
     def on_event(self, group: str, name: str, fields: Mapping[str, object]) -> None:
         """A replica has something to tell."""
-        self.log.info(name, group=group, **fields)
+        self.log.info(name, **({"group": group} if group else {}), **fields)
 
     def _on_flush(self, seconds: float, size: int, records: int) -> None:
         self.metrics.flush_seconds.observe(seconds)
@@ -307,6 +308,9 @@ class NodeRuntime:
         One group that is not served must not keep clients away from the others: ``default`` decides where it is open,
         elsewhere any group that serves will do. Keys are served without ``_meta``, which counts only if it is alone.
         """
+        if self.engine.drain.drained:
+            # Also where it keeps an office that nobody else can have: who drains a node wants nothing new to come here.
+            return [f"{self.name} is drained for maintenance: replicad node undrain {self.name}"]
         default = self.groups.get(DEFAULT)
         if default is not None:
             return default.missing()
@@ -326,6 +330,7 @@ class NodeRuntime:
             "cluster_id": self.engine.belonging.cluster_id,
             "version": __version__,
             "disk": self.data.identity.disk,
+            "drained": self.engine.drain.drained,
             "addresses": self.directory.http_addresses(),
             "groups": {name: group.status() for name, group in self.groups.items()},
         }
@@ -343,6 +348,7 @@ class NodeRuntime:
     def _scrape(self) -> None:
         """Set the gauges that are only read when someone looks."""
         metrics = self.metrics
+        metrics.drained.set(self.engine.drain.drained)
         for name, group in self.groups.items():
             replica = group.replica
             configuration = replica.state.configuration

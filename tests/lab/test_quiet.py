@@ -2,13 +2,19 @@
 
 import pytest
 
-from replicad.lab.quiet import SHARE, rolling, slow_cluster, slow_member
+from replicad.lab.quiet import SHARE, draining, rolling, slow_cluster, slow_member
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_an_orderly_stop_hardly_stops_writes(seed):
     """Every node in turn, followers and coordinators: no pause is as long as a lease."""
     assert len(rolling(seed)) == 3
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_draining_hardly_stops_writes(seed):
+    """Every node in turn is drained and taken back: no pause is as long as a lease."""
+    assert len(draining(seed)) == 3
 
 
 @pytest.mark.parametrize("coordinator", [False, True], ids=["follower", "coordinator"])

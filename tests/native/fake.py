@@ -9,10 +9,14 @@ from tests.http.fake import FakeNode
 
 class FakeDirectory:
     def __init__(self):
+        self.drained = set()
         self.members = {"default": ("n1", "n2"), "far": ("n2", "n3"), "nowhere": ("n4",)}
 
     def names(self):
         return list(self.members)
+
+    def is_drained(self, name):
+        return name in self.drained
 
     def nodes(self):
         return ["n1", "n2", "n3", "n4"]
@@ -44,9 +48,14 @@ class NativeNode(FakeNode):
         nodes["n4"] = FakeAddresses(None)
         self.settings = SimpleNamespace(nodes=nodes)
         self.directory.native_address = self.native_address
+        self.directory.contacts = self.contacts
 
     def native_address(self, name):
         return str(self.settings.nodes[name].native_address() or "")
+
+    def contacts(self, group):
+        names = [name for name in self.directory.members[group] if name != self.name]
+        return sorted(names, key=lambda name: name not in self.up)
 
     def found_at(self, **ports):
         """Say where nodes really are."""

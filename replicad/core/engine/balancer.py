@@ -62,6 +62,8 @@ class Balancer:
             office = group.replica.office
             if office is None or now - office.authority.began_at < OFFICE_US or group.replica.state.leaving:
                 continue
+            if group.replica.state.drained:
+                continue  # it leaves by itself, and to whom it can
             target = self._target(group, counts)
             if target and self._fit(group, target):
                 return group, target

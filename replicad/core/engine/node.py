@@ -11,6 +11,7 @@ from replicad.core.cluster.definitions import DEFAULT, META, GroupDefinition
 from replicad.core.engine.balancer import Balancer
 from replicad.core.engine.belonging import Belonging
 from replicad.core.engine.catalog_follower import CatalogFollower
+from replicad.core.engine.drain import Drain
 from replicad.core.engine.group import OPERATIONS_PER_RUN, Group
 from replicad.core.engine.meta_voters import MetaVoters
 from replicad.core.engine.ports import Opened
@@ -21,6 +22,7 @@ from replicad.core.journal.records import DroppedRecord
 from replicad.core.journal.recovery import DurableState
 from replicad.core.model.cluster_id import Naming
 from replicad.core.model.errors import check
+from replicad.core.model.messages import DrainNotice
 
 if TYPE_CHECKING:
     from replicad.core.engine.ports import Observer, Ports
@@ -55,6 +57,7 @@ class Engine:
         operations_per_run: int = OPERATIONS_PER_RUN,
         cluster_id: str = "",
         named_by: str = META,
+        drained: bool = False,
     ) -> None:
         """``patience_us``: how long a request may take; ``requests_max``: how many writes of a group may wait.
 
@@ -62,7 +65,7 @@ class Engine:
         before. ``own``, ``check_address``: see :class:`Catalog`. ``held``: by their ids, what the message log holds of
         groups; those that are opened are taken out. ``lost``: the directory was damaged, so it may not take part in a
         first formation. ``cluster_id``: which cluster the directory belongs to ("": not known);
-        ``named_by``: the group that makes this id.
+        ``named_by``: the group that makes this id. ``drained``: the directory says that the node is.
         """
         self.name = name
         self.disk = disk
@@ -81,6 +84,7 @@ class Engine:
         self.gate = Gate()
         self._named_by = named_by
         self.belonging = Belonging(self, cluster_id)
+        self.drain = Drain(self, drained=drained)
         self.full = False
         """The disk is full."""
         self.joined = False
@@ -145,6 +149,7 @@ class Engine:
         )
         for peer, version in self._versions.items():
             replica.on_peer(peer, version)
+        replica.state.drained = self.drain.drained
         return replica
 
     def drop_group(self, group: Group) -> None:
@@ -180,6 +185,9 @@ class Engine:
 
     def on_message(self, sender: str, disk: str, group: str, message: Message) -> None:
         """A message of the group with this id arrived from a peer whose link's handshake named ``disk``."""
+        if type(message) is DrainNotice:
+            self.drain.on_notice(sender, message)
+            return
         found = self.by_id.get(group)
         if found is not None:
             found.on_message(sender, disk, message)
@@ -190,6 +198,7 @@ class Engine:
         for group in self.groups.values():
             group.replica.on_peer(peer, version)
         self.belonging.on_peer(peer)
+        self.drain.on_peer(peer)
         self.follower.wake()
 
     def on_durable(self, number: int) -> None:
@@ -218,6 +227,7 @@ class Engine:
                 group.tick()
         self._beat = beat
         self.belonging.tick(now)
+        self.drain.tick(now)
         self.follower.tick(now)
         self.balancer.tick(now)
         self.meta_voters.tick(now)

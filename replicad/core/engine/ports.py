@@ -109,6 +109,9 @@ class Ports(Protocol):
     def admitted(self) -> None:
         """Note durably that this disk has a vote in a group: its directory is not lost any more."""
 
+    def keep_drained(self, drained: bool) -> None:
+        """Note durably, before anything else happens, whether the node is drained; raises OSError."""
+
     def open_links_anew(self) -> None:
         """Close every link and open it again, so that both ends hear what the other says of itself by now."""
 
@@ -149,7 +152,7 @@ class Ports(Protocol):
         """
 
     def event(self, group: str, name: str, fields: Mapping[str, object]) -> None:
-        """Put a line into the event log; nothing may depend on it."""
+        """Put a line into the event log (group "": it is about the node); nothing may depend on it."""
 
     def halt(self, reason: str) -> None:
         """Stop the process for good: going on could give a wrong answer."""

@@ -285,8 +285,8 @@ class Acceptor:
         )
 
     def wants_lease(self) -> bool:
-        """Return whether to ask for a lease; otherwise read under none from now on (V2: stuck or full disks do)."""
-        if not self.fit() or self.state.comparing or not self.state.flushes.over(self.state.now):
+        """Return whether to ask for a lease; otherwise read under none from now on (V2: stuck or full disks do; V3)."""
+        if not self.willing() or self.state.comparing or not self.state.flushes.over(self.state.now):
             self.drop_lease()
             return False
         return True
@@ -295,6 +295,10 @@ class Acceptor:
         """Return whether this replica should have a lease, or an office, at all."""
         state = self.state
         return not (state.rebuilding or state.full or state.leaving or state.stalled())
+
+    def willing(self) -> bool:
+        """Return whether this replica would have a lease, or an office that others could have as well (V3)."""
+        return self.fit() and not self.state.drained
 
     def drop_lease(self) -> None:
         """Read no more, and take no grant for a request made before now."""

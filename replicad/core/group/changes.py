@@ -184,6 +184,11 @@ class ChangeDesk:
     def _move_unsafe(self, node: str, office: Office) -> Refusal | None:
         if not self._votes(node):
             return no_voter(node, ": only a voter can be its coordinator")
+        if not office.authority.peers[node].willing:
+            return Refusal(
+                RefusalCode.NOT_IN_VIEW,
+                f"{node} takes no office: it is drained (replicad node undrain {node}), or about to stop",
+            )
         if node not in office.view.joined or not office.view.fresh(office.authority.peers[node]):
             return Refusal(
                 RefusalCode.NOT_IN_VIEW,

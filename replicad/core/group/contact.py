@@ -166,7 +166,7 @@ class Contact:
             if operation.request_id in self.pending:
                 continue  # it came twice, or a client brought the same idempotency key here
             size += len(encoded)
-            if size > state.limits.open_bytes_max or state.full or state.leaving:
+            if size > state.limits.open_bytes_max or state.full or state.leaving or state.drained:
                 refused.append(operation.request_id)
                 continue
             self.pending[operation.request_id] = Pending(

@@ -82,9 +82,15 @@ class Drag:
     def _move(self) -> None:
         """Hand the office to the member that has accepted most, if one would take it."""
         office = self.office
-        peers = office.authority.peers
-        fit = [name for name in office.view.joined if peers[name].willing and office.view.fresh(peers[name])]
-        if fit and not office.successor:
-            office.successor = max(fit, key=lambda name: (peers[name].matched, name))
-            office.state.flushes.fail(office.state.now)
-            office.state.event("slow_coordinator", successor=office.successor)
+        if not office.successor:
+            office.successor = heir(office)
+            if office.successor:
+                office.state.flushes.fail(office.state.now)
+                office.state.event("slow_coordinator", successor=office.successor)
+
+
+def heir(office: Office) -> str:
+    """Return the member that has accepted most of those that would take the office ("": there is none)."""
+    peers = office.authority.peers
+    fit = [name for name in office.view.joined if peers[name].willing and office.view.fresh(peers[name])]
+    return max(fit, key=lambda name: (peers[name].matched, name), default="")

@@ -21,6 +21,8 @@ from replicad.core.model.messages import (
 
 SLOW_LEASES = 2
 """Whose disk was slow lately stands so many lease lengths later."""
+DRAINED_LEASES = 4
+"""A drained member stands so many lease lengths later: after every other that can, for a group without any is worse."""
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,13 +113,17 @@ class Election:
         return self.state.is_voter() and self.acceptor.fit()
 
     def _patience(self) -> int:
-        if self.acceptor.released_to == self.state.node:
+        if self.acceptor.released_to == self.state.node and not self.state.drained:
             return 0
-        patience = self.state.limits.lease_us + self.delay
+        patience = self.state.limits.lease_us + self.delay + self._reluctance()
         if not self.state.flushes.over(self.state.now):
             patience += SLOW_LEASES * self.state.limits.lease_us  # but rather a slow coordinator than none
         # Who was named as the successor goes first.
         return patience + 2 * self.state.limits.stagger_us if self.acceptor.released_to else patience
+
+    def _reluctance(self) -> int:
+        """Return how much longer this replica leaves the office to others because it is drained (V3)."""
+        return DRAINED_LEASES * self.state.limits.lease_us if self.state.drained else 0
 
     def _draw_delay(self) -> int:
         """Stagger candidates by rank, so that split votes are rare."""

@@ -1,7 +1,7 @@
 """The holder's side of ending a lease early: it is given back, so that no write waits until it has run out. Rule V2.
 
-A member that wants no lease (about to stop, disk stuck, slow or full) says so at once, and again until the coordinator
-confirms. What makes that sound: the holder stops to read, and refuses every grant for a request made up to
+A member that wants no lease (about to stop, drained, disk stuck, slow or full) says so at once, and again until the
+coordinator confirms. What makes that sound: the holder stops to read, and refuses every grant for a request made up to
 then, *before* the return leaves; and the coordinator ends by it only grants that answered such requests.
 """
 
@@ -55,7 +55,7 @@ class LeaseReturns:
 
     def _send(self) -> None:
         state = self.state
-        state.send(state.coordinator, LeaseReturn(state.epoch, state.boot, state.now, willing=self.acceptor.fit()))
+        state.send(state.coordinator, LeaseReturn(state.epoch, state.boot, state.now, willing=self.acceptor.willing()))
 
     def on_recall(self, sender: str, message: LeaseRecall) -> None:
         """The coordinator hands over: give the lease back that it speaks of; a later one is another matter."""

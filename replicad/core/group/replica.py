@@ -135,14 +135,9 @@ class Replica:
         return self.office.view.members() if self.office else ()
 
     @property
-    def idle_of_office(self) -> bool:
-        """Whether a hand-over is done: not in office and not standing for it."""
-        return self.state.role not in {Role.COORDINATOR, Role.CANDIDATE}
-
-    @property
     def may_end(self) -> bool:
-        """Whether a node that was asked to leave may end: it holds no office, and nobody waits for its lease."""
-        return self.idle_of_office and self.returns.settled()
+        """Whether a node that leaves, or is drained, has nothing left: no office, and nobody waits for its lease."""
+        return self.state.role not in {Role.COORDINATOR, Role.CANDIDATE} and self.returns.settled()
 
     @property
     def source_heard_at(self) -> int:
@@ -352,6 +347,12 @@ class Replica:
         self.state.now, self.state.full = now, full
         return self._finish()
 
+    def set_drained(self, drained: bool, now: int) -> Effects:
+        """The node is drained, or not any more: :attr:`may_end` says when it has neither office nor lease left (V3)."""
+        self.state.now, self.state.drained = now, drained
+        self.returns.tick()
+        return self._finish()
+
     def read_slot(self, now: int) -> int | None:
         """Return the slot to apply before a local linearizable read, or None: use :meth:`probe` (R1).
 
@@ -467,7 +468,7 @@ class Replica:
         self.contact.take_tickets(office)
         if office is not None:
             office.advance()
-            if (self.state.leaving or office.successor) and not self.tenure.lasts(office):
+            if (self.state.leaving or self.state.drained or office.successor) and not self.tenure.lasts(office):
                 office = None  # a hand-over is done as soon as it can be, which any message may have made possible
         if office is not None:
             office.drain()

@@ -96,6 +96,7 @@ class GroupState:
         self.doubted = 0  # catch_up: those above, up to here, are fed only when they are verified
         self.full = False  # replica: the disk is full
         self.leaving = False  # replica: a hand-over was asked for
+        self.drained = False  # replica: for maintenance it has no lease, and no office that another may have (V3)
         self.detectors = Detectors(limits)  # dispatch, membership: who shows signs of life
         self.versions: dict[str, int] = {}  # replica: node -> version of the peer protocol that is spoken with it
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicad.core.group.drag import heir
 from replicad.core.model.messages import Forward, ForwardRefused, Rejected, Release
 from replicad.core.model.operations import check_operation
 
@@ -68,6 +69,10 @@ class Tenure:
         if why:
             self.step_down(why)
             return False
+        if self.state.drained and not office.successor:
+            office.successor = heir(
+                office
+            )  # as long as there is none the office stays: a group without one is worse (V3)
         if self.state.leaving or (office.successor and self._may_be_elected(office)):
             return not self.hand_over(office)
         if self.reelect_above:

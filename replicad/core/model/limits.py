@@ -15,8 +15,8 @@ FRAME_BYTES_MAX = 8 * 1024 * 1024
 """One peer frame; a longer one closes the link."""
 
 PEER_VERSION_MIN = 1
-PEER_VERSION_MAX = 2
-"""Versions of the peer protocol that this release speaks: its own and the one before it."""
+PEER_VERSION_MAX = 3
+"""Versions of the peer protocol that this release speaks: its own, the one of the release before, and those between."""
 
 STATE_MACHINE_VERSION = 2
 """Version of what ``core/kv`` computes; agreed in the group's configuration."""

@@ -10,10 +10,12 @@ from replicad.lab.mutations import (
     catalog,
     commit,
     detection,
+    drains,
     election,
     leases,
     membership,
     scripts_active,
+    scripts_drains,
     scripts_leases,
     scripts_log,
     scripts_members,
@@ -25,7 +27,15 @@ from replicad.lab.mutations import (
 )
 from replicad.lab.mutations.registry import MUTATIONS, Mutation, mutated, register
 
-RULES = (active, election, commit, leases, detection, membership, tables, startup, catalog, slips)
-DRAMAS = (scripts_active, scripts_offices, scripts_leases, scripts_log, scripts_members, scripts_returns)
+RULES = (active, election, commit, leases, drains, detection, membership, tables, startup, catalog, slips)
+DRAMAS = (
+    scripts_active,
+    scripts_offices,
+    scripts_leases,
+    scripts_log,
+    scripts_members,
+    scripts_returns,
+    scripts_drains,
+)
 
 __all__ = ["DRAMAS", "MUTATIONS", "RULES", "Mutation", "mutated", "register"]

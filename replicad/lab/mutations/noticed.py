@@ -107,6 +107,11 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "patience-fixed": ("speed",),
     "slow-coordinator-stays": ("speed",),
     "slow-member-stays": ("speed",),
+    # A drained node has what others can have, or is sent what is not its own clients'.
+    **dict.fromkeys(
+        ("drained-keeps-lease", "drained-stands", "drained-keeps-office", "drain-forgotten", "drained-handed-to"),
+        ("drained",),
+    ),
     # What clients were told is not so.
     "bookmark-ignored-after-failover": ("bookmark",),
     "answered-before-applied": ("acknowledged",),

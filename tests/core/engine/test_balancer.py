@@ -8,7 +8,7 @@ from replicad.core.model.limits import Limits
 NODES = ("n1", "n2", "n3")
 
 
-def group(name, coordinator="n1", *, preferred="", began_at=0, view=NODES, matched=10, leaving=False):
+def group(name, coordinator="n1", *, preferred="", began_at=0, view=NODES, matched=10, leaving=False, drained=False):
     """Return what the rebalancer of n1 sees of a group whose committed slot is 10."""
     office = None
     if coordinator == "n1":
@@ -16,7 +16,7 @@ def group(name, coordinator="n1", *, preferred="", began_at=0, view=NODES, match
         authority = SimpleNamespace(began_at=began_at, peers=peers)
         office = SimpleNamespace(authority=authority, view=SimpleNamespace(joined=set(view)))
     configuration = Configuration.initial({node: node for node in NODES})
-    state = SimpleNamespace(configuration=configuration, leaving=leaving)
+    state = SimpleNamespace(configuration=configuration, leaving=leaving, drained=drained)
     replica = SimpleNamespace(office=office, coordinator=coordinator, state=state, committed=10)
     definition = GroupDefinition(name, name, NODES, NODES, preferred=preferred)
     return SimpleNamespace(name=name, id=name, definition=definition, replica=replica, limits=Limits(join_lag_slots=1))
@@ -40,6 +40,7 @@ def test_a_group_goes_where_it_should_be():
     assert choice(group("a", preferred="n3", matched=8)) is None
     assert choice(group("a", preferred="n3", matched=9)) == ("a", "n3")
     assert choice(group("a", preferred="n3", leaving=True)) is None
+    assert choice(group("a", preferred="n3", drained=True)) is None
 
 
 def test_only_what_makes_it_better_moves():

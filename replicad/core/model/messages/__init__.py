@@ -14,6 +14,7 @@ import msgpack
 from replicad.core.model.messages.base import Entry, Message, Summary
 from replicad.core.model.messages.comparison import CompareDigest, DigestCompared
 from replicad.core.model.messages.contacts import Durable, Forward, ForwardRefused, ReadPoint, ReadProbe
+from replicad.core.model.messages.drains import DrainNotice
 from replicad.core.model.messages.election import (
     FetchValues,
     Prepare,
@@ -63,6 +64,7 @@ __all__ = [
     "CompareDigest",
     "Decided",
     "DigestCompared",
+    "DrainNotice",
     "Durable",
     "Entry",
     "FetchCheckpoint",
@@ -151,6 +153,7 @@ MESSAGES: dict[int, type[Message]] = {
         LeaseRecall,
         CompareDigest,
         DigestCompared,
+        DrainNotice,
     )
 }
 
