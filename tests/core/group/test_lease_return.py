@@ -2,7 +2,7 @@
 
 from replicad.core.group.lease_return import OLDER_HEARTBEATS
 from replicad.core.model import messages as m
-from tests.core.group.rigs import HEARTBEAT, LEASE, TICK, Rig, ack, epoch_of, names
+from tests.core.group.rigs import HEARTBEAT, LEASE, TICK, Rig, ack, epoch_of, names, operation
 
 BOOT = 9
 
@@ -184,3 +184,31 @@ def test_a_lease_that_does_not_come_back_is_waited_out():
     assert not rig.take_sent(m.Release)
     rig.wait(TICK)
     assert rig.take_sent(m.Release)
+
+
+def test_a_leaving_coordinator_sees_its_open_slots_through():
+    """All leases are back, and a slot is on its way: whoever comes next would have to find it, and clients to wait."""
+    rig = coordinator()
+    rig.submit(operation(1))
+    assert rig.replica.office.open
+    leave(rig)
+    for name in ("n2", "n3"):
+        give_back(rig, name, granted(rig, name))
+    assert not rig.of(m.Release)
+    assert rig.replica.role == "coordinator"
+    rig.accept_all()
+    assert rig.of(m.Release)
+    assert rig.replica.committed == 1
+
+
+def test_a_leaving_coordinator_waits_for_an_open_slot_no_longer_than_a_lease_length():
+    """Nobody accepts it; the next coordinator finds it, or it was never chosen."""
+    rig = coordinator()
+    rig.submit(operation(1))
+    leave(rig)
+    for name in ("n2", "n3"):
+        give_back(rig, name, granted(rig, name))
+    rig.serve(LEASE - TICK, boot=BOOT, matched=0, lease_request=0)
+    assert not rig.of(m.Release)
+    rig.serve(2 * TICK, boot=BOOT, matched=0, lease_request=0)
+    assert rig.of(m.Release)
