@@ -458,6 +458,12 @@ class SimulatedNode:
             return
         self.established = True
 
+    @property
+    def fetches_again(self) -> bool:
+        """Whether the file of the checkpoint that the log begins at is not there."""
+        recorded = self._recorded_checkpoint()
+        return bool(recorded) and recorded not in self.files.slots()
+
     def _recorded_checkpoint(self) -> int:
         live = self.process.log.writer.live.get(DEFAULT) if self.process is not None else None
         return live.checkpoint.slot if live is not None and live.checkpoint is not None else 0

@@ -247,7 +247,7 @@ class Replica:
         for number, confirmed in self.contact.tick(self.office):
             if self.office is not None:
                 self.desk.add(state.node, state.boot, number, confirmed=confirmed, office=self.office)
-        self.checkpoints.trim()
+        self.checkpoints.tend()
         return self._finish()
 
     def _source(self) -> tuple[str, int]:

@@ -116,6 +116,7 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "ids-forgotten-early": ("same results",),
     "request-ids-not-in-checkpoint": ("equal digests",),
     "checkpoint-of-one": ("equal digests",),
+    "lacking-checkpoint-kept": ("converge",),
     "divergence-unnoticed": ("equal stores",),
     "uncompared-serves": ("past state", "linearizable", "acknowledged"),
     # Two clusters of one name: a message passes between them, or a node that mixes their data stops.
