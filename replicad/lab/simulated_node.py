@@ -457,14 +457,21 @@ class SimulatedNode:
         replica = process.replica
         if replica.role not in _VOTERS or not process.readable:
             return
-        if self.files.lacks(self._recorded_checkpoint()):
+        if self.files.lacks(self.recorded_checkpoint()):
             return  # until the next checkpoint, what it was rebuilt from does not reach as far as its log begins
         configuration = self.simulator.judge.configuration
         if configuration and not Configuration.decode(configuration).holds(self.name, self.disk_id):
             return
         self.established = True
 
-    def _recorded_checkpoint(self) -> int:
+    @property
+    def fetches_again(self) -> bool:
+        """Whether the file of the checkpoint that the log begins at is not there."""
+        recorded = self.recorded_checkpoint()
+        return bool(recorded) and recorded not in self.files.slots()
+
+    def recorded_checkpoint(self) -> int:
+        """Return the slot of the checkpoint that the log begins at (0: none)."""
         live = self.process.log.writer.live.get(DEFAULT) if self.process is not None else None
         return live.checkpoint.slot if live is not None and live.checkpoint is not None else 0
 

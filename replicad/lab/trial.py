@@ -173,6 +173,7 @@ class Trial:
         for name in members:
             self._read_at(name, members)
         self._wait("converge at the end", lambda: self._not_converged(idle=True))
+        self._wait("hold the checkpoints that their logs begin at", self._lacking_checkpoint)
         self._check_segments()
         members = self._members()
         simulator.judge.healed(
@@ -193,6 +194,11 @@ class Trial:
         for name, node in self.simulator.nodes.items():
             if node.process is not None and node.process.log.told_full and not node.full:
                 raise Violation("full", f"the disk of {name} has space again, and its log says that it is full")
+
+    def _lacking_checkpoint(self) -> str:
+        """Say who would have to fetch a whole state again if its machine restarted now."""
+        members = self._members()
+        return ", ".join(name for name, node in self.simulator.nodes.items() if name in members and node.fetches_again)
 
     def _check_segments(self) -> None:
         """No more segments stand ready than are kept, however often a node was started."""

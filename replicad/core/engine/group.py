@@ -93,7 +93,9 @@ class Group:
 
     def start(self) -> None:
         """Let the replica take up what it held before."""
-        self.perform(self.replica.start(self.engine.ports.now()))
+        now = self.engine.ports.now()
+        self.transfers.start(now)
+        self.perform(self.replica.start(now))
 
     def on_message(self, sender: str, disk: str, message: Message) -> None:
         """A peer's message arrived."""

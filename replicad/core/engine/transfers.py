@@ -45,6 +45,12 @@ class Transfers:
         """The office that was asked for it."""
         self._looked = 0
 
+    def start(self, now: int) -> None:
+        """Look whether the checkpoint that the log begins at is here."""
+        checkpoints = self.group.replica.checkpoints
+        if checkpoints.recorded and not self.group.files.read_chunk(checkpoints.recorded, 0, 0, now)[0]:
+            checkpoints.lacking = True
+
     # --- taking one -------------------------------------------------------------------------------------------------
 
     def request(self, taken: Taken, now: int) -> None:

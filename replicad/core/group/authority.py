@@ -54,8 +54,12 @@ class Peer:
     """The round that the newest grant went out with: an answer to an earlier one knows nothing of it."""
     granted_until: int = 0
     """On the coordinator's clock: no read under its grants happens after this."""
-    returned: tuple[int, int] = (0, 0)
-    """Boot and request of the newest return: what that process asked for up to then is granted no more."""
+    returned: tuple[int, int, int] = (0, 0, 0)
+    """Boot and request of the newest return, and the last round begun before it came.
+
+    What that process asks for up to then in answers to such rounds is granted no more: they may have been overtaken. An
+    answer to a later round was sent after the return, whatever number that had.
+    """
     willing: bool = True
     """It would take the office; not if, say, it is about to stop."""
     dragging: bool = False
@@ -151,11 +155,13 @@ class Authority:
             peer.regains = 0
         peer.acked_sequence = message.sequence
         peer.applied = message.applied
-        boot, request = peer.returned
-        over = message.boot == boot and message.lease_request <= request
+        boot, request, round_ = peer.returned
+        over = message.boot == boot and message.lease_request <= request and message.sequence <= round_
         peer.lease_request = 0 if over else message.lease_request
         if peer.lease_request:
             peer.willing = True
+            if message.sequence > round_:
+                peer.returned = (0, 0, 0)
 
     def on_return(self, peer: Peer, message: LeaseReturn) -> bool:
         """Note that a member gave its leases back; returns whether none of its grants lasts any longer (V2).
@@ -164,9 +170,9 @@ class Authority:
         """
         if peer.boot not in {0, message.boot}:
             return False
-        boot, request = peer.returned
+        boot, request, _ = peer.returned
         if message.boot != boot or message.request > request:
-            peer.returned = (message.boot, message.request)
+            peer.returned = (message.boot, message.request, self.sequence)
             peer.willing = message.willing
         if peer.lease_request <= message.request:
             peer.lease_request = 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from replicad.core.group.effects import CheckpointCommitted
 from replicad.core.group.state import Role
 from replicad.core.journal.records import CheckpointRecord
+from replicad.core.model.messages import CheckpointRequest
 from replicad.core.model.operations import CHECKPOINT_BATCH
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ ABANDON_AFTER_LEASES = 6000
 """A checkpoint that some view member never reports is given up after so many lease lengths (half an hour)."""
 PAUSE_LEASES = 10
 """After one that was given up, the next begins only after so many lease lengths."""
+ASK_LEASES = 20
+"""Who lacks the checkpoint that its log begins at asks for a new one every so many lease lengths, and at once."""
 
 
 class Checkpoints:
@@ -41,6 +44,11 @@ class Checkpoints:
         """The newest checkpoint written here."""
         self.failed = 0
         """Slot of the newest marker whose checkpoint could not be written here."""
+        self.recorded = self.committed[0]
+        """The newest checkpoint that the log here names: with a restart of the machine, it goes on from there."""
+        self.lacking = False
+        """There is no file of it: a restart of the machine would have to fetch a whole state again."""
+        self._asked_at = -(10**12)
         self.announced: Mark = self.committed
         """Coordinator: what heartbeats announce as committed."""
         self.marker = 0
@@ -161,6 +169,8 @@ class Checkpoints:
         if mark != self.written:
             return False
         self.committed = mark
+        self.lacking = mark[0] < self.recorded
+        self.recorded = max(self.recorded, mark[0])
         state.append(CheckpointRecord(*mark))
         self.commit_ticket = state.tickets + 1
         return True
@@ -171,6 +181,29 @@ class Checkpoints:
         if self.commit_ticket and state.durable_tickets >= self.commit_ticket:
             self.commit_ticket = 0
             state.out.transfer.append(CheckpointCommitted(self.committed[0]))
+
+    def tend(self) -> None:
+        """See to it that the log begins at a checkpoint that is here, and hold no more of it than is needed."""
+        if self.lacking:
+            self.ask()
+        self.trim()
+
+    def ask(self) -> None:
+        """Have the group take a checkpoint, so that the log here may begin at that one.
+
+        What replaced the state here was older than what the log begins at; slots in between are not in it.
+        """
+        state = self.state
+        if not state.serves or state.now - self._asked_at < ASK_LEASES * state.limits.lease_us:
+            return
+        if state.role is Role.COORDINATOR:
+            self.wanted = True
+        elif state.coordinator:
+            state.send(state.coordinator, CheckpointRequest())
+        else:
+            return
+        self._asked_at = state.now
+        state.event("checkpoint_lacking", slot=self.recorded)
 
     def trim(self) -> None:
         """Keep only so much of the log below the checkpoint in memory."""
@@ -195,6 +228,8 @@ class Checkpoints:
 
     def on_installed(self, slot: int, digest: bytes) -> None:
         """A transfer brought a committed checkpoint."""
+        self.lacking = slot < self.recorded
+        self.recorded = max(self.recorded, slot)
         self.committed = (slot, digest) if slot else NO_MARK
         self.written = self.committed
 

@@ -65,8 +65,8 @@ class Contact:
         self.tickets = Tickets(state, slots, self.pending)
         self.probes: dict[int, tuple[bool, int]] = {}
         self.probe_number = 0
-        self.points: list[tuple[int, int]] = []
-        """Read points that came before this replica may serve."""
+        self.points: dict[int, int] = {}
+        """Read points that came before this replica may serve, of the probes whose readers still wait."""
         self.results: dict[bytes, Result] = {}
         """Results of this node's operations that were computed before this replica may serve."""
         self.served = (0, "")
@@ -266,8 +266,8 @@ class Contact:
         """This replica may serve from now on: answer what waited for that, and send on what was held back."""
         state = self.state
         state.out.results.extend(self.results.items())
-        state.out.read_points.extend(self.points)
-        self.results, self.points = {}, []
+        state.out.read_points.extend(self.points.items())
+        self.results, self.points = {}, {}
         self.served = (0, "")
 
     def disown(self) -> None:
@@ -285,6 +285,7 @@ class Contact:
 
     def abandon(self, request_id: bytes) -> bool:
         """Forget an operation whose client's deadline passed; True if it may have been sent."""
+        self.results.pop(request_id, None)
         pending = self.pending.pop(request_id, None)
         return pending is None or pending.sent
 
@@ -333,9 +334,12 @@ class Contact:
     def forget_probe(self, number: int) -> None:
         """The reader went away."""
         self.probes.pop(number, None)
+        self.points.pop(number, None)
 
     def on_read_point(self, message: ReadPoint) -> None:
         """The coordinator answered a probe of this process."""
         if message.boot == self.state.boot and self.probes.pop(message.probe, None) is not None:
-            points = self.points if self.state.comparing else self.state.out.read_points
-            points.append((message.probe, message.slot))
+            if self.state.comparing:
+                self.points[message.probe] = message.slot
+            else:
+                self.state.out.read_points.append((message.probe, message.slot))

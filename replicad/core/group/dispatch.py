@@ -41,18 +41,20 @@ def dispatch(replica: Replica, sender: str, disk: str, message: m.Message) -> No
         case m.Form():
             replica.membership.on_form(message)
         case m.Welcome():
-            if replica.membership.on_welcome(sender, message):
+            if replica.membership.on_welcome(sender, disk, message):
                 replica.catch_up.poll(sender)
         case m.MirrorHeartbeat():
-            replica.on_mirror_heartbeat(sender, message)
+            replica.on_mirror_heartbeat(sender, disk, message)
         case m.FetchSlots():
             in_office = replica.office is not None
             if in_office:
                 replica.membership.on_fetch(sender, disk, message.first)
             patient = in_office and replica.membership.follows(sender, disk)
             replica.catch_up.on_fetch_slots(sender, message, patient=patient)
+        case m.Slots() | m.Truncated() | m.CheckpointChunk() if not replica.membership.source.feeds(sender, disk):
+            pass  # it is another disk than the one that was asked
         case m.Slots():
-            replica.membership.on_slots(sender, message.committed)
+            replica.membership.source.on_slots(sender, disk, message.committed)
             if replica.catch_up.on_slots(sender, message):
                 replica.election.on_progress()
         case m.Truncated():

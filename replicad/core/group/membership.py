@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicad.core.detection.patience import Patience, Sign
+from replicad.core.detection.patience import Patience
 from replicad.core.group.introduction import Introduction
+from replicad.core.group.lineage import Kin
+from replicad.core.group.source import Source
 from replicad.core.group.state import Role
 from replicad.core.journal.records import FormationRecord
 from replicad.core.model.cluster_id import CLUSTER_ID_SINCE
-from replicad.core.model.configuration import GENERATION_STRIDE, Configuration
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.messages import Form, Introduce, MirrorHeartbeat, Welcome
 from replicad.core.model.obstacles import NO_VOTER, NOT_ADDED, OWN_LOSS, Obstacle
 from replicad.core.model.operations import CONFIGURATION, encode_batch
@@ -45,22 +47,15 @@ class Membership:
         self.admissible = admissible
         self.introductions: dict[str, Introduction] = {}
         self.introduced_at = -(10**12)
-        self.acquaintances: tuple[str, ...] = ()
-        """Voters that a node heard of which knows no configuration itself."""
-        self.stranger = False
-        """They did not name this node."""
-        self.acquainted = 0
-        """Version of the configuration that named them."""
-        self.source = ""
-        """Whom to fetch from while no coordinator is followed as a voter."""
-        self.source_committed = 0
-        self.source_at = 0
+        self.acquaintance: Configuration | None = None
+        """The newest configuration that a node heard of which knows none itself: it is learnt if it names the node."""
+        self.source = Source(state)
         self.beaten_at = -(10**12)
         self.replied_at: dict[str, int] = {}
         self.estranged_since = -1
         """Since when somebody leads the group whose disk the configuration here does not know (-1: nobody does)."""
-        self.past = bool(state.log.highest)
-        """This process began with slots: whatever configuration they are of, it was not fetched from today's group."""
+        self.began_with_slots = bool(state.log.highest)
+        """Whatever configuration they are of, they were not fetched from today's group."""
 
     # --- introducing oneself ----------------------------------------------------------------------------------------
 
@@ -95,14 +90,14 @@ class Membership:
         state = self.state
         if state.is_voter() and state.coordinator:
             return
-        if self.source_live():
+        if self.source.live():
             if state.is_mirror():
                 return
         elif not state.is_voter():
             state.coordinator = ""
         if state.now - self.introduced_at >= self._pause():
             self.introduced_at = state.now
-            known = dict.fromkeys((*state.initial_members, *state.peers(), *self.acquaintances, *self._strangers()))
+            known = dict.fromkeys((*state.initial_members, *state.peers(), *self._acquaintances(), *self._strangers()))
             for name in known:
                 if name != state.node:
                     state.send(name, self.introduction(name))
@@ -113,10 +108,6 @@ class Membership:
         state = self.state
         outside = state.role is Role.REMOVED or (state.configuration is None and self.stranger)
         return REMOVED_PAUSE_US if outside else INTRODUCE_HEARTBEATS * state.limits.heartbeat_us
-
-    def source_live(self) -> bool:
-        """Return whether the source was heard lately."""
-        return bool(self.source) and not self.state.detectors.suspects(self.source, self.state.now, Patience.SOURCE)
 
     # --- first formation --------------------------------------------------------------------------------------------
 
@@ -155,6 +146,14 @@ class Membership:
             return []
         return [name for name in state.neighbours if name not in state.initial_members and name != state.node]
 
+    @property
+    def stranger(self) -> bool:
+        """Whether this node knows no configuration, and the newest one that it heard of does not name it."""
+        return self.acquaintance is not None and not self.acquaintance.names(self.state.node)
+
+    def _acquaintances(self) -> tuple[str, ...]:
+        return self.acquaintance.nodes() if self.acquaintance is not None else ()
+
     def _fresh(self, name: str) -> str:
         introduction = self.introductions.get(name)
         if introduction is None or self.state.detectors.suspects(name, self.state.now, Patience.FORMATION):
@@ -181,7 +180,7 @@ class Membership:
         if state.configuration is not None:
             return []
         if state.node not in state.initial_members:
-            return [NOT_ADDED if self.acquaintances else NO_VOTER]
+            return [NOT_ADDED if self.acquaintance else NO_VOTER]
         found = []
         for name in state.initial_members:
             if name == state.node:
@@ -229,7 +228,8 @@ class Membership:
         if configuration is None:
             return
         fresh = state.configuration is None and not state.lost and not state.promised
-        if fresh and configuration.holds(state.node, state.disk) and not state.foreign(configuration):
+        ours = configuration.holds(state.node, state.disk) and state.lineage.kin(configuration) is not Kin.FOREIGN
+        if fresh and ours:
             self._record(configuration)
 
     # --- meeting others ---------------------------------------------------------------------------------------------
@@ -238,45 +238,36 @@ class Membership:
         """Remember it; answer an unformed node with what this one holds; a coordinator welcomes a new disk."""
         state = self.state
         theirs = _decoded(message.configuration)
-        foreign = theirs is not None and state.unproven(theirs, sender, disk)
+        foreign = state.lineage.kin_of_peer(theirs, sender, disk) is Kin.FOREIGN
         self._note_foreign(sender, message, foreign=foreign)
         self.introductions[sender] = Introduction(
             message.boot, message.echo, message.disk, message.state, message.committed, foreign
         )
-        if foreign:
-            return
-        if theirs is not None:
+        if theirs is not None and not foreign:
             self._learn(theirs)
-        if state.out.forget:
+        kin = state.lineage.kin_of_peer(theirs, sender, disk)
+        self.source.check(sender, disk, kin)
+        if foreign or state.out.forget:
             return
-        own = state.configuration  # it may have been learnt just now, and may have ended the office
-        office = office if state.role is Role.COORDINATOR else None
-        past = own is not None and theirs is not None and theirs.generation < own.generation
-        belongs = own.names(state.node) if own is not None else not self.stranger
-        if own is not None and theirs is not None and theirs.version > own.version:
-            belongs = belongs or (theirs.generation == own.generation and theirs.names(state.node))
-        known = state.trusts(theirs, sender, message.disk)
-        if message.committed > state.log.committed and not state.coordinator and belongs and not past and known:
-            # Without a coordinator to welcome anyone: committed slots may be fetched from whoever has them (C2). They
-            # may hold the configuration entry that this disk, or its peers, need to find a majority.
-            self._take_source(sender, message.committed)
-            state.fed_by = (sender, message.disk)
-        elif sender == self.source and not known:
-            self.source, self.source_committed = "", 0  # another directory was put under it
-        if own is None:
-            return
+        if state.configuration is not None or not self.stranger:
+            self.source.consider(sender, disk, theirs, message.committed)
+        office = office if state.role is Role.COORDINATOR else None  # what was learnt just now may have ended it
+        if state.configuration is not None:
+            self._answer(sender, message, state.configuration, kin, office)
+
+    def _answer(self, sender: str, message: Introduce, own: Configuration, kin: Kin, office: Office | None) -> None:
+        """Tell a peer what it does not know: the group's beginning, its configuration, who coordinates it."""
+        state = self.state
         member = own.member(sender)
         initial = member is not None and member.disk == message.disk and member.since == 0
         if message.state != "formed" and initial:
             state.send_durable(sender, Form(own.encode()))
-        welcome = office is not None and state.knows(sender) and not past
-        outdated = theirs is not None and theirs.version < own.version
-        if message.state != "formed" or outdated or not own.holds(sender, message.disk):
-            if state.is_voter() and state.coordinator:
-                self._reply(sender)
-            if office is not None and welcome:
-                state.send(sender, Welcome(office.epoch, state.log.committed))
-        elif office is not None and welcome and message.committed < own.slot:
+        outdated = kin in {Kin.OLDER, Kin.GIVEN_UP}
+        missing = message.state != "formed" or outdated or not own.holds(sender, message.disk)
+        if missing and state.is_voter() and state.coordinator:
+            self._reply(sender)
+        welcome = state.knows(sender) and kin is not Kin.GIVEN_UP
+        if office is not None and welcome and (missing or message.committed < own.slot):
             state.send(sender, Welcome(office.epoch, state.log.committed))
 
     def on_foreign_heartbeat(self, sender: str) -> None:
@@ -306,42 +297,37 @@ class Membership:
         with the slots that it governs (M4).
         """
         state = self.state
-        own = state.configuration
         if heard.holds(state.node, state.disk):
             return
-        if own is None:
-            if heard.version > self.acquainted:
-                self.acquainted, self.acquaintances = heard.version, heard.nodes()
-                self.stranger = not heard.names(state.node)
+        kin = state.lineage.kin(heard)
+        if kin is Kin.SUCCESSOR:
+            state.give_up(heard)
+        if kin is not Kin.NEWER:
+            return
+        if state.configuration is None:
+            if self.acquaintance is None or heard.version > self.acquaintance.version:
+                self.acquaintance = heard
             if state.node not in heard.mirrors:
                 return
-            if heard.generation and self.past:
+            if heard.generation and self.began_with_slots:
                 state.out.forget = "the slots here are of no known configuration, and the group was recovered since"
                 return
-        elif heard.version <= own.version or state.given_up_by(heard):
-            return
         state.take_configuration(heard)
         state.append(FormationRecord(heard.encode()))
         state.belong(heard.cluster)
         state.event("configuration_learnt", version=heard.version, slot=heard.slot)
         self.formed()
 
-    def _take_source(self, sender: str, committed: int) -> None:
-        if sender == self.source:
-            committed = max(committed, self.source_committed)
-        self.source, self.source_committed, self.source_at = sender, committed, self.state.now
-        self.state.detectors.heard(sender, self.state.now, Sign.OFFER)
-
-    def on_welcome(self, sender: str, message: Welcome) -> bool:
+    def on_welcome(self, sender: str, disk: str, message: Welcome) -> bool:
         """A coordinator offers itself as the source of all that this disk lacks; returns whether a mirror takes it."""
         state = self.state
         if state.is_mirror():
-            return self._follow(sender, message.epoch, message.committed)
+            return self._follow(sender, disk, message.epoch, message.committed)
         if state.is_voter() and not state.coordinator and self.estranged_since < 0:
             self.estranged_since = state.now
         if not state.is_voter() or not state.coordinator:
             # A voter, too: with an older configuration it does not know the disk whose heartbeats it hears.
-            self._take_source(sender, message.committed)
+            self.source.take(sender, disk, message.committed)
         return False
 
     def estranged(self) -> bool:
@@ -351,11 +337,6 @@ class Membership:
             self.estranged_since = -1
         since = self.estranged_since
         return since >= 0 and state.now - since > ESTRANGED_HEARTBEATS * state.limits.heartbeat_us
-
-    def on_slots(self, sender: str, committed: int) -> None:
-        """Slots arrived: their source lives."""
-        if sender == self.source:
-            self._take_source(sender, committed)
 
     # --- mirrors ----------------------------------------------------------------------------------------------------
 
@@ -375,22 +356,21 @@ class Membership:
         for name in configuration.mirrors:
             state.send(name, message)
 
-    def on_mirror_heartbeat(self, sender: str, message: MirrorHeartbeat) -> bool:
+    def on_mirror_heartbeat(self, sender: str, disk: str, message: MirrorHeartbeat) -> bool:
         """Mirror: follow this coordinator, unless a later one was heard; returns whether it is followed."""
         state = self.state
         if state.is_voter() and state.coordinator:
             return False
-        own = state.configuration
-        if own is None or message.version // GENERATION_STRIDE != own.generation:
+        if not state.lineage.of_this_generation(message.version):
             # First compare configurations: one of the two may hold slots of a past that was given up.
             state.send(sender, self.introduction(sender))
             return False
         if state.is_mirror():
-            return self._follow(sender, message.epoch, message.committed)
-        self._take_source(sender, message.committed)  # it has yet to learn that it lost its vote
+            return self._follow(sender, disk, message.epoch, message.committed)
+        self.source.take(sender, disk, message.committed)  # it has yet to learn that it lost its vote
         return False
 
-    def _follow(self, sender: str, epoch: int, committed: int) -> bool:
+    def _follow(self, sender: str, disk: str, epoch: int, committed: int) -> bool:
         """Mirror: follow the coordinator of an epoch, unless a later one was heard of."""
         state = self.state
         if epoch < state.epoch:
@@ -400,7 +380,7 @@ class Membership:
                 state.adopt_epoch(epoch)
             state.coordinator = sender
             state.event("following", epoch=epoch, coordinator=sender)
-        self._take_source(sender, committed)
+        self.source.take(sender, disk, committed)
         return True
 
     def on_fetch(self, sender: str, disk: str, first: int) -> None:

@@ -142,12 +142,12 @@ class Replica:
     @property
     def source_heard_at(self) -> int:
         """When the coordinator was last heard, on the own clock (0: never); see :attr:`source_committed`."""
-        return self.acceptor.heartbeat_at if self.state.is_voter() else self.membership.source_at
+        return self.acceptor.heartbeat_at if self.state.is_voter() else self.membership.source.heard_at
 
     @property
     def source_committed(self) -> int:
         """What the coordinator had committed then: once it is applied, this state is as fresh as that."""
-        return self.slots.watermark[1] if self.state.is_voter() else self.membership.source_committed
+        return self.slots.watermark[1] if self.state.is_voter() else self.membership.source.committed
 
     def holds_lease(self, now: int) -> bool:
         """Return whether linearizable reads may be served here without asking anyone."""
@@ -242,7 +242,7 @@ class Replica:
         for number, confirmed in self.contact.tick(self.office):
             if self.office is not None:
                 self.desk.add(state.node, state.boot, number, confirmed=confirmed, office=self.office)
-        self.checkpoints.trim()
+        self.checkpoints.tend()
         return self._finish()
 
     def _source(self) -> tuple[str, int]:
@@ -251,8 +251,8 @@ class Replica:
         if state.coordinator and state.is_voter():
             epoch, committed = self.slots.watermark
             return state.coordinator, committed if epoch == state.epoch else 0
-        if self.membership.source_live():
-            return self.membership.source, self.membership.source_committed
+        if self.membership.source.live():
+            return self.membership.source.node, self.membership.source.committed
         return "", 0
 
     def submit(self, operations: list[tuple[bytes, bytes, int]], now: int) -> Effects:
@@ -414,9 +414,9 @@ class Replica:
         self._heed(message)
         self.acceptor.acknowledge(sender, message, self.digests.newest(), self.checkpoints.report())
 
-    def on_mirror_heartbeat(self, sender: str, message: m.MirrorHeartbeat) -> None:
+    def on_mirror_heartbeat(self, sender: str, disk: str, message: m.MirrorHeartbeat) -> None:
         """Follow the coordinator as a mirror, and obey what it says of checkpoint and digest."""
-        if self.membership.on_mirror_heartbeat(sender, message):
+        if self.membership.on_mirror_heartbeat(sender, disk, message):
             self._heed(message)
             self.catch_up.poll(sender)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from replicad.core.detection.pace import Pace
 from replicad.core.detection.patience import Detectors
 from replicad.core.group.effects import EVERYONE, Effects
+from replicad.core.group.lineage import Kin, Lineage
 from replicad.core.group.log import SlotLog, batch_kind
 from replicad.core.group.probation import Probation
 from replicad.core.journal.records import (
@@ -92,7 +93,6 @@ class GroupState:
         self.yields_until = 0  # comparison: so long, voters that have nothing to prove go on without this one
         self.stands_from = 0  # comparison: an admitted or rebuilt replica leaves offices so long to others
         self.verified = applied  # catch_up: decided slots up to here have the values that others have
-        self.fed_by = ("", "")  # membership: node and disk that slots are fetched from without a coordinator
         self.doubted = 0  # catch_up: those above, up to here, are fed only when they are verified
         self.full = False  # replica: the disk is full
         self.leaving = False  # replica: a hand-over was asked for
@@ -254,9 +254,11 @@ class GroupState:
         )
         if configuration is None or (self.configuration and configuration.version <= self.configuration.version):
             return
-        if (self.is_member() or self.is_mirror()) and self.given_up_by(configuration):
+        kin = self.lineage.kin(configuration)
+        if kin is Kin.SUCCESSOR and (self.is_member() or self.is_mirror()):
+            self.give_up(configuration)
             return  # a disk that never belonged to the group reads of its past, and gives up nothing
-        if self.foreign(configuration):
+        if kin is Kin.FOREIGN:
             self.out.halt = f"slot {slot} holds a configuration of another cluster, or of another life of the group"
             return
         if configuration.machine_version > STATE_MACHINE_VERSION:
@@ -285,24 +287,18 @@ class GroupState:
         """Take over the configuration of a checkpoint at ``slot`` that was installed, if it is a newer one."""
         if self.configuration is not None and configuration.version <= self.configuration.version:
             return
-        if self.foreign(configuration):
+        if self.lineage.kin(configuration) is Kin.FOREIGN:
             self.out.halt = f"the checkpoint at slot {slot} is of another cluster, or of another life of the group"
             return
         self.take_configuration(configuration)
         self.belong(configuration.cluster)
 
-    def given_up_by(self, configuration: Configuration) -> bool:
-        """Return whether the group went on without this disk after its majority was lost: then it forgets all."""
-        known = self.configuration
-        if known is None or configuration.generation <= known.generation:
-            return False
-        if configuration.holds(self.node, self.disk):
-            return False
+    def give_up(self, successor: Configuration) -> None:
+        """The group went on without this disk after its majority was lost: it forgets all."""
         self.out.forget = (
-            f"the group was recovered without this disk (configuration {configuration.version}): what it holds belongs "
+            f"the group was recovered without this disk (configuration {successor.version}): what it holds belongs "
             f"to a past that was given up"
         )
-        return True
 
     def adopt_logged_configuration(self) -> None:
         """Configuration entries between the store's state and the committed prefix hold already (at a restart)."""
@@ -338,6 +334,11 @@ class GroupState:
 
     # --- which cluster (M6) -----------------------------------------------------------------------------------------
 
+    @property
+    def lineage(self) -> Lineage:
+        """What this disk knows of its own past: by it peers, and what they tell of, are judged."""
+        return Lineage(self.node, self.disk, self.cluster_id, self.configuration)
+
     def belong(self, cluster_id: str) -> None:
         """Take over the id of the cluster, once ("": nothing is known by that)."""
         if not cluster_id or cluster_id == self.cluster_id:
@@ -349,43 +350,6 @@ class GroupState:
             )
             return
         self.cluster_id = self.out.cluster_id = cluster_id
-
-    def foreign(self, heard: Configuration) -> bool:
-        """Return whether a configuration cannot be one of this group in this life.
-
-        One without ids may be from before they were made; then it is older than the one that holds them.
-        """
-        known = self.configuration
-        if heard.cluster:
-            if self.cluster_id and heard.cluster != self.cluster_id:
-                return True
-            return known is not None and known.incarnation not in {"", heard.incarnation}
-        return known is not None and bool(known.cluster) and heard.version >= known.version
-
-    def unproven(self, heard: Configuration, sender: str, disk: str) -> bool:
-        """Return whether a configuration that a peer with this disk tells of is not to be believed."""
-        known = self.configuration
-        if self.foreign(heard):
-            return True
-        if known is None or heard.cluster == known.cluster:
-            return False
-        if heard.cluster:
-            # Nothing here says which cluster this is; what names this very disk is of the same one.
-            return not self.cluster_id and not heard.holds(self.node, self.disk)
-        return bool(self.cluster_id) and heard.version > known.version and not self.counts(sender, disk)
-
-    def trusts(self, theirs: Configuration | None, sender: str, disk: str) -> bool:
-        """Return whether slots may be fetched from a peer that no coordinator vouches for.
-
-        A disk that knows no configuration believes anyone while it is empty, and goes on with whom it began. Once it
-        has slots, it believes a peer whose configuration has admitted it: only then can the group need its vote. Its id
-        is random, so no configuration of another past holds it.
-        """
-        own = self.configuration
-        if own is None:
-            admitted = theirs is not None and theirs.holds(self.node, self.disk)
-            return admitted or not self.log.committed or self.fed_by == (sender, disk)
-        return own.holds(sender, disk) or (theirs is not None and theirs.version > own.version)
 
     def known_ids(self) -> tuple[str, str]:
         """Return the ids of the cluster and of this life of the group, each "" as long as it is not known."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 MEMBERSHIP = "core.group.membership:Membership"
 STATE = "core.group.state:GroupState"
+LINEAGE = "core.group.lineage:Lineage"
 
 # --- M1, M2, M3 -------------------------------------------------------------------------------------------------------
 
@@ -177,14 +178,25 @@ def _form_without_the_rest(_original: Function) -> Function:
 register("ids-not-compared-at-the-door", "M6", "handshakes compare names only", "lab.simulated_process", "foreign")(
     always("")
 )
-register("foreign-configuration-believed", "M6", "a configuration of another cluster is believed", STATE, "unproven")(
-    always(value=False)
-)
+register(
+    "foreign-configuration-believed", "M6", "a configuration of another cluster is believed", LINEAGE, "_unproven"
+)(always(value=False))
 
 
-@also("foreign-configuration-believed", STATE, "foreign")
+@also("foreign-configuration-believed", LINEAGE, "_contradicts")
 def _never_foreign(_original: Function) -> Function:
     return lambda *_arguments: False
+
+
+@register(
+    "begun-disk-believes-anyone",
+    "M4",
+    "a disk with slots and no configuration fetches from whoever has more",
+    LINEAGE,
+    "admitted",
+)
+def _begun_disk_believes_anyone(original: Function) -> Function:
+    return lambda self, told, sender, disk: self.known is None or original(self, told, sender, disk)
 
 
 register(

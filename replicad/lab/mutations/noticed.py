@@ -122,11 +122,13 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "ids-forgotten-early": ("same results",),
     "request-ids-not-in-checkpoint": ("equal digests",),
     "checkpoint-of-one": ("equal digests",),
+    "lacking-checkpoint-kept": ("converge",),
     "divergence-unnoticed": ("equal stores",),
     "uncompared-serves": ("past state", "linearizable", "acknowledged"),
     # Two clusters of one name: a message passes between them, or a node that mixes their data stops.
     "ids-not-compared-at-the-door": ("apart",),
     "foreign-configuration-believed": ("halt",),
+    "begun-disk-believes-anyone": ("in order",),
     "id-not-kept-in-the-directory": ("converge",),
     # A node has open, or deleted, what the catalog does not say.
     "old-catalog-believed": ("deletion", "one batch", "converge"),

@@ -27,6 +27,7 @@ RECORDED: dict[str, tuple[int, int]] = {
     "empty-disk-votes": (169, 3),
     "ids-not-compared-at-the-door": (28, 3),
     "foreign-configuration-believed": (28, 3),
+    "begun-disk-believes-anyone": (71, 5),
     "id-not-kept-in-the-directory": (40, 3),
     "apply-out-of-order": (1, 3),
     "acknowledge-before-flush": (4, 3),

@@ -128,6 +128,27 @@ def old_promises_count() -> None:
     drama.end()
 
 
+# --- K2 ---------------------------------------------------------------------------------------------------------------
+
+
+@scripted("lacking-checkpoint-kept")
+def lacking_checkpoint_kept() -> None:
+    """The file of a follower's checkpoint is gone, and its store is whole: nothing tells until its machine restarts."""
+    drama = Drama()
+    first, second, _ = drama.order
+    drama.write(first)
+    process = drama.nodes[first].process
+    if process is not None:
+        process.step(process.replica.request_checkpoint)
+    node = drama.nodes[second]
+    drama.until(lambda: bool(node.files.slots()) and node.recorded_checkpoint() > 0, "take a checkpoint")
+    drama.crash(second)
+    node.files.wipe()
+    drama.restart(second)
+    drama.until(lambda: not node.fetches_again, "take a checkpoint for who lacks it", rule="converge")
+    drama.end()
+
+
 # --- C2 ---------------------------------------------------------------------------------------------------------------
 
 

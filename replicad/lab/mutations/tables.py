@@ -102,6 +102,13 @@ def _acceptances_lost(_original: Function) -> Function:
     return lambda self, _truncated: [number for number in sorted(self.highest) if number != self.segment]
 
 
+register(
+    "lacking-checkpoint-kept",
+    "K2",
+    "a log goes on beginning at a checkpoint that is not here",
+    "core.group.checkpoints:Checkpoints",
+    "ask",
+)(always(None))
 register("divergence-unnoticed", "K3", "nobody compares digests", "core.group.checkpoints:Digests", "contradicted")(
     always(value=False)
 )

@@ -222,3 +222,19 @@ def test_a_catalog_that_was_replaced_must_be_confirmed_anew(ports):
     assert not made.follower.loaded()
     run(made, ports, 3_000_000)
     assert made.follower.confirmed
+
+
+def test_a_catalog_that_is_being_rebuilt_is_not_read(ports):
+    """It is nobody's past: what it calls dropped may live, and what it does not name may be what is held here."""
+    made = engine(ports)
+    made.follower.open(GroupDefinition("_meta", "_meta", ("n1",), ("n1",)))
+    made.follower.start()
+    run(made, ports, 3_000_000)
+    state = made.groups["_meta"].replica.state
+    made.follower.replaced()
+    state.rebuilding = True
+    made.follower.look()
+    assert not made.follower.loaded()
+    state.rebuilding = False
+    made.follower.look()
+    assert made.follower.loaded()

@@ -119,6 +119,18 @@ def test_a_replica_that_is_rebuilt_meanwhile_shows_nothing(group):
     assert [error.kind.name for error in told] == ["not_ready"]
 
 
+def test_an_index_of_a_state_that_is_in_doubt_is_waited_for(group):
+    """The index is reached, and nobody knows yet whether by the group's operations: no answer, and no refusal."""
+    told = []
+    group.replica.state.serves = False
+    assert group.reads.reach(5, told.append)
+    group.apply(6)
+    assert told == []
+    group.replica.state.serves = True
+    group.reads.wake()
+    assert told == [None]
+
+
 def test_a_node_that_stops_keeps_nobody_waiting(group):
     """Whoever waits when the node stops, or the group is closed, gets an error that says so; once."""
     told = []

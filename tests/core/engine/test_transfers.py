@@ -35,7 +35,10 @@ class Group:
             coordinator="n1",
             request_checkpoint=lambda _: (self.replica.epoch, self.replica.coordinator),
             checkpoints=SimpleNamespace(
-                obsolete=lambda slot, epoch: self.is_obsolete and (slot, epoch) == (5, 3), committed=(7, b"d")
+                obsolete=lambda slot, epoch: self.is_obsolete and (slot, epoch) == (5, 3),
+                committed=(7, b"d"),
+                recorded=7,
+                lacking=False,
             ),
             checkpoint_written=lambda slot, digest, now: (slot, digest),
         )
@@ -56,6 +59,15 @@ class Group:
 @pytest.fixture
 def group():
     return Group()
+
+
+@pytest.mark.parametrize(("recorded", "length", "lacking"), [(7, 100, False), (7, 0, True), (0, 0, False)])
+def test_a_start_looks_whether_the_checkpoint_is_here_that_the_log_begins_at(group, recorded, length, lacking):
+    """The store may be whole, and the file gone: then the next restart of the machine had nothing to go on from."""
+    group.replica.checkpoints.recorded = recorded
+    group.files.read_chunk = lambda slot, offset, size, now: (length if slot == recorded else 0, b"")
+    group.transfers.start(0)
+    assert group.replica.checkpoints.lacking is lacking
 
 
 def test_a_checkpoint_that_is_wanted_is_written(group):

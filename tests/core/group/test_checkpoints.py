@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicad.core.group.checkpoints import Digests
+from replicad.core.group.checkpoints import ASK_LEASES, Digests
 from replicad.core.group.effects import CheckpointCommitted
 from replicad.core.journal.records import CheckpointRecord
 from replicad.core.model import messages as m
@@ -16,6 +16,7 @@ from tests.core.group.rigs import (
     Rig,
     ack,
     batch,
+    durable_state,
     epoch_of,
     group_state,
     heartbeat,
@@ -337,3 +338,58 @@ def test_a_verdict_without_a_majority_stops_every_replica_that_was_there():
     assert rig.halted == ""
     rig.step("n1", heartbeat(epoch_of("n1"), digest_slot=64))
     assert "all stop" in rig.halted
+
+
+# --- a log that begins at a checkpoint that is not here ---------------------------------------------------------------
+
+
+def rebuilt(slot):
+    """A voter whose checkpoint at slot 4 was damaged, and whose state was replaced by that at ``slot``."""
+    durable = durable_state(committed=4)
+    durable.checkpoint = CheckpointRecord(4, ONE)
+    rig = Rig("n1", durable=durable, applied=4, rebuild=True)
+    rig.wait(LEASE)
+    rig.follow("n2", committed=4, assigned=4)
+    rig.take(rig.replica.checkpoint_kept(slot, bytes(16), rig.now))
+    rig.take(rig.replica.installed(slot, bytes(16), b"", [], rig.now))
+    missing = tuple((number, epoch_of("n2"), 0, batch(number)) for number in range(slot + 1, 5))
+    rig.step("n2", m.Slots(slot + 1, 4, missing))
+    assert rig.replica.applied == 4
+    return rig
+
+
+def test_who_was_rebuilt_from_an_older_checkpoint_than_its_log_begins_at_asks_for_a_new_one():
+    """As soon as its state was compared; again later, and not once its log may begin at one that is here."""
+    rig = rebuilt(2)
+    rig.wait(2 * HEARTBEAT)
+    assert rig.of(m.CheckpointRequest) == []
+    rig.step("n2", m.DigestCompared(7, 4, bytes(16)))
+    rig.wait(TICK)
+    assert [(to, message) for to, message in rig.take_sent(m.CheckpointRequest)] == [("n2", m.CheckpointRequest())]
+    for sequence in range(2, 2 + ASK_LEASES * LEASE // HEARTBEAT):
+        rig.wait(HEARTBEAT)
+        rig.follow("n2", committed=4, assigned=4, sequence=sequence)
+    assert rig.take_sent(m.CheckpointRequest) == [("n2", m.CheckpointRequest())]
+    rig.step("n2", m.Slots(5, 5, ((5, epoch_of("n2"), 0, batch(5)),)))
+    written(rig, 5)
+    rig.follow("n2", committed=5, assigned=5, sequence=1_000, checkpoint=5, checkpoint_digest=ONE)
+    assert committed(rig)[-1] == CheckpointRecord(5, ONE)
+    assert not rig.replica.checkpoints.lacking
+
+
+def test_who_was_rebuilt_from_the_newest_checkpoint_asks_for_none():
+    """Its log begins at just that one."""
+    rig = rebuilt(4)
+    rig.wait(2 * HEARTBEAT)
+    rig.step("n2", m.DigestCompared(7, 4, bytes(16)))
+    rig.wait(HEARTBEAT)
+    assert rig.replica.state.serves
+    assert rig.of(m.CheckpointRequest) == []
+
+
+def test_a_coordinator_that_lacks_the_checkpoint_takes_one():
+    """It asks nobody but itself."""
+    rig = coordinator()
+    rig.replica.checkpoints.lacking = True
+    rig.serve(2 * HEARTBEAT)
+    assert [slot for slot, _, value in rig.slots() if is_checkpoint(value)] == [1]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from replicad.core.group.state import REBUILT
+from replicad.core.group.state import REBUILT, STARTED
 from replicad.core.model import messages as m
-from tests.core.group.rigs import HEARTBEAT, LEASE, Rig, batch, epoch_of, operation
+from tests.core.group.rigs import HEARTBEAT, LEASE, Rig, batch, durable_state, epoch_of, operation
 
 N2 = epoch_of("n2")
 OWN = bytes(16)
@@ -74,6 +74,57 @@ def test_operations_and_read_points_wait_for_the_comparison():
     assert rig.read_points == [(number, 2)]
     rig.wait(HEARTBEAT)
     assert rig.of(m.Forward)
+
+
+def test_a_read_point_of_a_reader_that_went_away_is_not_kept():
+    """A replica may have to wait long for the comparison, and readers come and go meanwhile."""
+    rig = started()
+    numbers = []
+    for _ in range(3):
+        number, effects = rig.replica.probe(confirmed=True, now=rig.now)
+        rig.take(effects)
+        rig.step("n2", m.ReadPoint(7, number, 2))
+        numbers.append(number)
+    for number in numbers[:2]:
+        rig.replica.contact.forget_probe(number)
+    assert list(rig.replica.contact.points) == numbers[2:]
+    rig.step("n2", m.DigestCompared(7, 2, OWN))
+    assert rig.read_points == [(numbers[2], 2)]
+
+
+def test_a_digest_below_what_is_doubted_proves_nothing():
+    """A disk without a vote asks as it comes by; what its log called committed before is not part of that digest."""
+    durable = durable_state(entries=[(1, N2, batch(1)), (2, N2, batch(2))], committed=2)
+    rig = Rig("n1", durable=durable, disk="a new disk")
+    assert rig.replica.role == "learner"
+    comparison = rig.replica.comparison
+    comparison.doubt(STARTED, 3)
+    rig.wait(2 * HEARTBEAT)
+    for peer in ("n2", "n3"):
+        rig.step(peer, m.DigestCompared(7, 2, OWN))
+    assert not rig.replica.state.serves
+    rig.step("n2", m.Welcome(N2, 3))
+    rig.step("n2", m.Slots(3, 3, ((3, N2, 0, batch(3)),)))
+    rig.wait(2 * HEARTBEAT)
+    for peer in ("n2", "n3"):
+        rig.step(peer, m.DigestCompared(7, 3, OWN))
+    assert rig.replica.state.serves
+
+
+def test_a_rebuilt_voter_asks_about_no_slot_below_what_its_log_called_committed():
+    """The log led to the wrong state, or may have: a digest from before that part of it says nothing."""
+    rig = started()
+    for peer in ("n2", "n3"):
+        rig.step(peer, m.DigestCompared(7, 2, OTHER))
+    rig.take(rig.replica.installed(0, OWN, b"", [], rig.now))
+    rig.take_sent()
+    rig.step("n2", m.Slots(1, 2, ((1, N2, 0, batch(1)),)))
+    rig.wait(2 * HEARTBEAT)
+    assert rig.replica.applied == 1
+    assert rig.of(m.CompareDigest) == []
+    rig.step("n2", m.Slots(2, 2, ((2, N2, 0, batch(2)),)))
+    rig.wait(2 * HEARTBEAT)
+    assert {message.slot for message in rig.of(m.CompareDigest)} == {2}
 
 
 def test_peers_of_version_1_are_not_waited_for():

@@ -2,7 +2,7 @@
 
 from replicad.core.group.lease_return import OLDER_HEARTBEATS
 from replicad.core.model import messages as m
-from tests.core.group.rigs import HEARTBEAT, LEASE, TICK, Rig, epoch_of, names
+from tests.core.group.rigs import HEARTBEAT, LEASE, TICK, Rig, ack, epoch_of, names, operation
 
 BOOT = 9
 
@@ -135,16 +135,30 @@ def test_an_answer_from_before_the_return_asks_for_nothing():
     """Its request was given up with the return, which overtook it."""
     rig = coordinator()
     request = granted(rig, "n2")
+    beat = rig.until(m.Heartbeat)
     give_back(rig, "n2", request + 5)
-    rig.serve(3 * HEARTBEAT, "n3", boot=BOOT)
-    rig.acknowledge("n2", boot=BOOT, lease_request=request + 5)
+    rig.step("n2", ack(beat, boot=BOOT, lease_request=request + 5))
     rig.serve(TICK, "n3", boot=BOOT)
+    assert rig.replica.office.authority.peers["n2"].lease_request == 0
     assert "n2" not in rig.replica.view
     rig.acknowledge("n3", boot=BOOT)
     rig.until(m.Heartbeat)
     rig.acknowledge("n2", boot=BOOT, lease_request=request + 6)
     rig.wait(TICK)
     assert "n2" in rig.replica.view
+
+
+def test_a_return_of_what_was_never_asked_for_bars_nobody_for_longer_than_a_round():
+    """A number beyond all clocks, of a broken or lying member, speaks of what it asked for up to now, and no more."""
+    rig = coordinator()
+    give_back(rig, "n2", 1 << 62)
+    assert "n2" not in rig.replica.view
+    before = granted(rig, "n2")
+    rig.serve(3 * HEARTBEAT, boot=BOOT)
+    assert granted(rig, "n2") > before
+    assert "n2" in rig.replica.view
+    give_back(rig, "n2", granted(rig, "n2"), willing=False)
+    assert not rig.replica.office.authority.peers["n2"].willing
 
 
 def test_a_leaving_coordinator_releases_as_soon_as_all_leases_are_back():
@@ -170,3 +184,31 @@ def test_a_lease_that_does_not_come_back_is_waited_out():
     assert not rig.take_sent(m.Release)
     rig.wait(TICK)
     assert rig.take_sent(m.Release)
+
+
+def test_a_leaving_coordinator_sees_its_open_slots_through():
+    """All leases are back, and a slot is on its way: whoever comes next would have to find it, and clients to wait."""
+    rig = coordinator()
+    rig.submit(operation(1))
+    assert rig.replica.office.open
+    leave(rig)
+    for name in ("n2", "n3"):
+        give_back(rig, name, granted(rig, name))
+    assert not rig.of(m.Release)
+    assert rig.replica.role == "coordinator"
+    rig.accept_all()
+    assert rig.of(m.Release)
+    assert rig.replica.committed == 1
+
+
+def test_a_leaving_coordinator_waits_for_an_open_slot_no_longer_than_a_lease_length():
+    """Nobody accepts it; the next coordinator finds it, or it was never chosen."""
+    rig = coordinator()
+    rig.submit(operation(1))
+    leave(rig)
+    for name in ("n2", "n3"):
+        give_back(rig, name, granted(rig, name))
+    rig.serve(LEASE - TICK, boot=BOOT, matched=0, lease_request=0)
+    assert not rig.of(m.Release)
+    rig.serve(2 * TICK, boot=BOOT, matched=0, lease_request=0)
+    assert rig.of(m.Release)

@@ -494,15 +494,40 @@ def test_a_disk_with_slots_but_no_configuration_fetches_only_from_who_has_admitt
     assert ("n1", m.FetchSlots(2)) in rig.sent
 
 
-def test_an_empty_disk_goes_on_with_whom_it_began():
-    """Until another directory is put under it."""
+def test_an_empty_disk_fetches_from_nobody_but_a_coordinator_and_who_has_admitted_it():
+    """A directory of another past may have this cluster's id: an older copy, or a branch that was recovered alone."""
     rig = Rig("n3", disk=NEW, lost=True, formed=False)
     of_others = configuration_of().encode()
     rig.step("n2", introduce("n2", "formed", committed=4, configuration=of_others))
     rig.wait(3 * HEARTBEAT)
+    assert rig.of(m.FetchSlots) == []
+    rig.step("n2", m.Welcome(epoch_of("n2"), 4))
+    rig.wait(3 * HEARTBEAT)
     assert ("n2", m.FetchSlots(1)) in rig.sent
-    rig.step("n2", m.Slots(1, 4, ((1, epoch_of("n1"), 0, batch(1)),)))
-    rig.step("n2", introduce("n2", "formed", committed=4, configuration=of_others))
-    assert rig.replica.membership.source == "n2"
-    rig.step("n2", introduce("n2", "formed", disk="other", committed=4, configuration=of_others), disk="other")
-    assert rig.replica.membership.source == ""
+
+
+def test_slots_of_a_directory_that_was_put_under_the_source_are_not_taken():
+    """They were asked for by the name of the node, and only the link tells which disk answers."""
+    rig = Rig("n3", disk=NEW, lost=True, formed=False)
+    rig.step("n2", m.Welcome(epoch_of("n2"), 4))
+    rig.wait(3 * HEARTBEAT)
+    page = m.Slots(1, 4, ((1, epoch_of("n1"), 0, batch(1)),))
+    rig.step("n2", page, disk="another past's")
+    assert rig.replica.committed == 0
+    rig.step("n2", page)
+    assert rig.replica.committed == 1
+
+
+@pytest.mark.parametrize("generation", [0, 1])
+def test_a_source_is_dropped_when_another_directory_or_another_life_shows(generation):
+    """What it offered it does not have any more, or nobody wants it."""
+    durable = durable_state()
+    recovered = configuration_of().recovered("n2", disk_of("n2"), 0).with_mirror("n3", 1)
+    durable.formation = (recovered if generation else configuration_of()).encode()
+    rig = Rig("n3", durable=durable)
+    rig.step("n2", m.Welcome(epoch_of("n2"), 4))
+    assert rig.replica.membership.source.node == "n2"
+    told = configuration_of().encode()
+    disk = disk_of("n2") if generation else "another past's"
+    rig.step("n2", introduce("n2", "formed", disk=disk, committed=4, configuration=told), disk=disk)
+    assert rig.replica.membership.source.node == ""
