@@ -23,6 +23,9 @@ REMIND_SECONDS = 600.0
 LINES_MAX, LINES_SECONDS = 10, 60.0
 """How many lines of one peer, or of one host of strangers, there may be in so many seconds."""
 
+RECENT_SECONDS = 60.0
+"""For so long a status page tells of a node that was refused here; one that is still there dials every second."""
+
 HOSTS_MAX = 100
 REASONS_MAX = 100
 
@@ -60,6 +63,12 @@ class _Said:
 
 
 @dataclass(slots=True)
+class _Host(_Said):
+    refused: str = ""
+    when: float = 0.0
+
+
+@dataclass(slots=True)
 class _Peer(_Said):
     since: float | None = None
     """Since when links are missing; they may have been there for a moment meanwhile."""
@@ -75,7 +84,7 @@ class LinkReports:
     def __init__(self, node: str) -> None:
         self._log = structlog.get_logger("replicad.transport").bind(node=node)
         self._peers: dict[str, _Peer] = {}
-        self._hosts: dict[str, _Said] = {}
+        self._hosts: dict[str, _Host] = {}
 
     def opened(self, peer: str, channel: str, version: int, now: float) -> None:
         """A link to ``peer`` is open."""
@@ -120,18 +129,28 @@ class LinkReports:
         if known.room(now):
             self._log.info("peer_left", peer=peer, channel=channel, reason=reason, **known.kept_back())
 
-    def turned_away(self, address: str, reason: str, now: float, *, grave: bool) -> None:
-        """A connection ended before its handshake was done; ``grave``: because this node would not have it."""
+    def turned_away(self, address: str, reason: str, now: float, *, grave: bool, refused: str = "") -> None:
+        """A connection ended before its handshake was done; ``grave``: because this node would not have it.
+
+        ``refused``: why the node that said hello there does not belong here.
+        """
         host = address.rpartition(":")[0]
         while host not in self._hosts and len(self._hosts) >= HOSTS_MAX:
             del self._hosts[next(iter(self._hosts))]
-        known = self._hosts.setdefault(host, _Said())
+        known = self._hosts.setdefault(host, _Host())
+        if refused:
+            known.refused, known.when = refused, now
         if known.news(now, reason) and known.room(now):
             more = known.kept_back()
             if grave:
                 self._log.warning("connection_refused", address=address, reason=reason, **more)
             else:
                 self._log.info("handshake_broken", address=address, reason=reason, **more)
+
+    def refused(self, now: float) -> dict[str, str]:
+        """Return host -> why a node that dials from there was refused, of the last minute."""
+        recent = now - RECENT_SECONDS
+        return {host: known.refused for host, known in self._hosts.items() if known.refused and known.when > recent}
 
     def forget(self, peer: str) -> None:
         """The peer is no peer any more."""

@@ -327,8 +327,18 @@ class NodeRuntime:
             "version": __version__,
             "disk": self.data.identity.disk,
             "addresses": self.directory.http_addresses(),
+            "refused": self._refused(),
             "groups": {name: group.status() for name, group in self.groups.items()},
         }
+
+    def _refused(self) -> list[str]:
+        """Return whom this node does not speak with because the two do not belong together, a sentence each."""
+        refusals = self.transport.refusals()
+        known = set(refusals.values())
+        others = {host: why for host, why in self.transport.refused_hosts().items() if why not in known}
+        return [f"there is no link to {peer}: {why}" for peer, why in refusals.items()] + [
+            f"a node that dials from {host} is refused: {why}" for host, why in others.items()
+        ]
 
     def _count_traffic(self, peer: str) -> None:
         stats = self.transport.stats()[peer]

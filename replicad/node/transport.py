@@ -295,6 +295,10 @@ class Transport:
         """Return peer -> why it and this node do not speak with each other, in a sentence; only those that do not."""
         return {name: peer.refusal for name, peer in self._peers.items() if peer.refusal and not peer.up}
 
+    def refused_hosts(self) -> dict[str, str]:
+        """Return host -> why a node that dials from there is not spoken with, in a sentence; only those of late."""
+        return self._reports.refused(self._loop.time())
+
     def version(self, peer: str) -> int:
         """Return the version of the peer protocol that is spoken with ``peer``, as it was agreed last."""
         known = self._peers.get(peer)
@@ -455,7 +459,7 @@ class Transport:
             self._reports.left(terms.node, terms.channel, reason, now)
             return
         self.refused += 1
-        self._reports.turned_away(link.address(), reason, now, grave=link.grave)
+        self._reports.turned_away(link.address(), reason, now, grave=link.grave, refused=link.refused)
 
     def _tick(self) -> None:
         """Once a second: ping, and close what is dead."""

@@ -8,6 +8,7 @@ from replicad.node.link_reports import (
     LINES_MAX,
     LINES_SECONDS,
     PATIENCE_SECONDS,
+    RECENT_SECONDS,
     REMIND_SECONDS,
     STEADY_SECONDS,
     LinkReports,
@@ -140,3 +141,13 @@ def test_a_connection_that_broke_off_is_no_warning(log):
     """A port scan, or a peer that closes because it has learnt something, is no refusal."""
     LinkReports("n1").turned_away("10.0.0.9:1", "the peer closed the link", 0.0, grave=False)
     assert [(line["event"], line["log_level"]) for line in log] == [("handshake_broken", "info")]
+
+
+def test_who_was_refused_of_late_is_known(log):
+    """The status page tells of a node that still dials, and of no broken connection."""
+    reports = LinkReports("n1")
+    reports.turned_away("10.0.0.8:1", "the peer closed the link", 0.0, grave=False)
+    for second in range(30):
+        reports.turned_away("10.0.0.9:1", "another cluster", float(second), grave=True, refused="another cluster")
+    assert reports.refused(30.0) == {"10.0.0.9": "another cluster"}
+    assert reports.refused(29.0 + RECENT_SECONDS) == {}
