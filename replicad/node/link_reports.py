@@ -20,7 +20,7 @@ STEADY_SECONDS = 10.0
 REMIND_SECONDS = 600.0
 """The same reason is told once in so many seconds."""
 
-LINES_MAX, LINES_SECONDS = 10, 60.0
+LINES_MAX, LINES_SECONDS = 30, 300.0
 """How many lines of one peer, or of one host of strangers, there may be in so many seconds."""
 
 RECENT_SECONDS = 60.0

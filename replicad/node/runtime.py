@@ -269,10 +269,10 @@ class NodeRuntime:
         self.engine.follower.close()
         for group in self.groups.values():
             group.close()
-        await self.transport.close()
-        await self.checkpointer.close()
+        ends = [self.transport.close(), self.checkpointer.close()]  # none needs another: the groups are closed
         if self.outcome != FAILED:
-            await asyncio.to_thread(self.message_log.close)
+            ends.append(asyncio.to_thread(self.message_log.close))
+        await asyncio.gather(*ends)
         self.outcome = self.outcome or STOPPED
         for group in self.groups.values():
             group.store.close()

@@ -53,7 +53,7 @@ def test_a_lasting_reason_is_repeated_rarely(log):
 
 
 def test_reasons_that_differ_each_time_are_bounded(log):
-    """However many reasons there are, a peer has so many lines a minute; the next one says how many are missing."""
+    """However many reasons there are, a peer has so many lines in a while; the next one says how many are missing."""
     reports = LinkReports("n1")
     for number in range(1000):
         lose(reports, number / 1000, reason=f"reason {number}")
