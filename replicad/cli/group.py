@@ -11,6 +11,7 @@ import click
 from replicad.cli.nodes import Address, addr_option, request
 from replicad.cli.output import EXIT_USAGE, Failure, examples, on_terminal, print_json, print_table
 from replicad.cli.seconds import Seconds
+from replicad.core.cluster.definitions import not_to_be_dropped
 
 GROUPS = "/v1/replicad/groups"
 ASK_SECONDS = 10.0
@@ -29,7 +30,7 @@ timeout_option = click.option(
 
 @click.group(epilog=examples("replicad group list", "replicad group create orders --members n1,n2,n3"))
 def group() -> None:
-    """Create, show, change and drop groups. A group is a keyspace of its own; ?ns=NAME and --ns select it."""
+    """Create, show, change and drop groups. A group is a keyspace of its own; --ns NAME selects it (HTTP: ns=NAME)."""
 
 
 def path(name: str, what: str = "") -> str:
@@ -172,6 +173,10 @@ def create(
 @json_option
 def drop(name: str, addresses: list[Address], *, force: bool, yes: bool, as_json: bool) -> None:
     """Drop a group and everything in it, on all nodes."""
+    if why := not_to_be_dropped(name, force=force):
+        raise Failure(why, EXIT_USAGE)
+    if not yes:
+        call(addresses, "GET", path(name))  # nobody confirms what there is not
     if not yes and not click.confirm(f"Drop group {name} and all of its keys?", err=True):
         raise Failure("nothing was done")
     done = call(addresses, "DELETE", path(name) + ("?force" if force else ""))

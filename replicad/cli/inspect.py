@@ -223,7 +223,8 @@ def _print_checkpoint(about: dict[str, Any], *, verify: bool) -> None:
             text = ", ".join(f"{size}+ bytes: {count}" for size, count in value.items())
             click.echo(f"  values: {text or 'none'}")
         else:
-            click.echo(f"  {name.replace('_', ' ')}: {value.hex() if isinstance(value, bytes) else value}")
+            shown = value.hex() if isinstance(value, bytes) else value
+            click.echo(f"  {name.replace('_', ' ')}: {'not known' if shown == '' else shown}")
     if verify or about.get("damage"):
         damage = about.get("damage")
         _print_verdict(damage or "all of it is good, and adds up to its digest", good=not damage)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -49,7 +51,17 @@ def serve(config: Path | None, node: str | None, tied_to: int | None) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise Failure(f"the data directory {settings.data} cannot be used: {reason}", EXIT_USAGE) from error
-    sys.exit(code)
+    if code:
+        sys.exit(code)
+    leave()
+
+
+def leave() -> NoReturn:
+    """End the process at once: all is closed and flushed, and to take every object apart would take seconds."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def tie_to_parent(parent: int) -> None:

@@ -2,7 +2,7 @@
 
 To a peer's own address it says hello as the node would, reads the answer, and goes: what does not fit (cluster, name,
 settings, shared secret) is then said in the words of the handshake, and no link of the running node is touched. The
-peer logs one "connection_refused" for it. Whether a peer reaches this node is in the peer's metrics.
+peer logs one "handshake_broken" or "connection_refused" for it. Whether a peer reaches this node is in its metrics.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from replicad.node.survivor import Survivor
 
 ASK_SECONDS = 2.0
+ASK_AT_ONCE = 64
 COLUMNS = ("Node", "Answers", "Disk", "Role", "Committed", "Highest")
 
 
@@ -189,20 +190,27 @@ def _look(settings: Settings, others: Sequence[Path]) -> tuple[Survivor, list[Wi
         with suppress(ValueError):
             addresses.setdefault(name, []).insert(0, Address(*parse_address(entry.http)))
     addresses.pop(settings.node, None)
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        asked = list(pool.map(lambda name: _ask_all(name, addresses[name], survivor.identity), addresses))
+    asked = _ask_everywhere(addresses, survivor.identity)
     offline = {witness.node for witness in read}
     return survivor, [*read, *(witness for witness in asked if witness.disk or witness.node not in offline)]
 
 
-def _ask_all(node: str, addresses: Sequence[Address], survivor: Identity) -> Witness:
-    """Ask at every address a node is known by; who answers as that node is it, else the silences are told."""
-    heard = []
-    for address in dict.fromkeys(addresses):
-        witness = _ask(node, address, survivor)
+def _ask_everywhere(addresses: Mapping[str, Sequence[Address]], survivor: Identity) -> list[Witness]:
+    """Ask the nodes, each at every address it is known by, all at once: nobody waits for an address that is dead."""
+    places = [(node, address) for node, known in addresses.items() for address in dict.fromkeys(known)]
+    with ThreadPoolExecutor(max_workers=max(1, min(ASK_AT_ONCE, len(places)))) as pool:
+        asked = list(pool.map(lambda place: _ask(place[0], place[1], survivor), places))
+    heard: dict[str, list[Witness]] = {}
+    for witness in asked:
+        heard.setdefault(witness.node, []).append(witness)
+    return [_the_one(heard[node]) for node in addresses]
+
+
+def _the_one(heard: Sequence[Witness]) -> Witness:
+    """Return what one node said: the first answer as that node, else all silences together."""
+    for witness in heard:
         if not witness.silence:
             return witness
-        heard.append(witness)
     where = ", ".join(witness.where for witness in heard)
     return replace(heard[0], where=where, silence="; ".join(dict.fromkeys(witness.silence for witness in heard)))
 

@@ -12,7 +12,18 @@ import click
 from click.core import ParameterSource
 
 from replicad.cli.nodes import Address, UnreachedError, addr_option, ask, parse_addresses
-from replicad.cli.output import BAD, EXIT_NO, GOOD, WARN, Failure, examples, on_terminal, print_json, table_text
+from replicad.cli.output import (
+    BAD,
+    EXIT_NO,
+    GOOD,
+    WARN,
+    Failure,
+    examples,
+    on_terminal,
+    print_json,
+    printable,
+    table_text,
+)
 from replicad.cli.seconds import Seconds
 
 ASK_SECONDS = 2.0
@@ -220,4 +231,27 @@ def render(rows: list[Row]) -> str:
                     missing,
                 )
             )
-    return table_text(COLUMNS, lines, right=NUMBERS, styles=colours)
+    return table_text(COLUMNS, lines, right=NUMBERS, styles=colours) + "".join(
+        f"{printable(line)}\n" for line in (*_refused(rows), *_strangers(rows))
+    )
+
+
+def _refused(rows: list[Row]) -> list[str]:
+    """Return what nodes say of those that they do not speak with, the same sentence once."""
+    said: dict[str, list[str]] = {}
+    for row in rows:
+        for line in (row.status or {}).get("refused") or ():
+            said.setdefault(str(line), []).append(row.name)
+    return [f"{', '.join(names)}: {line}" for line, names in said.items()]
+
+
+def _strangers(rows: list[Row]) -> list[str]:
+    """Return a line if the nodes that answer are not of one cluster; one that knows no id yet may be of any."""
+    ids: dict[str, list[str]] = {}
+    for row in rows:
+        if row.status is not None and row.status.get("cluster_id"):
+            ids.setdefault(str(row.status["cluster_id"]), []).append(row.name)
+    if len(ids) < 2:
+        return []
+    told = "; ".join(f"{', '.join(names)}: cluster id {found}" for found, names in ids.items())
+    return [f"these are nodes of {len(ids)} clusters: {told}"]

@@ -154,13 +154,13 @@ class Supervisor:
         """Say when a node is ready; while it is not, and that lasts, say what it lacks."""
         started = time.monotonic()
         said = ""
-        while True:
+        while not self.stopping.is_set():
             missing = await readiness(node)
             if missing == "":
                 self.ready[node.name].set()
                 self.say(f"{node.name} is ready  http://{node.http}  process {process}  data {node.data}")
                 return
-            if time.monotonic() - started > PATIENCE_SECONDS and missing != said:
+            if time.monotonic() - started > PATIENCE_SECONDS and missing != said and not self.stopping.is_set():
                 self.say(f"{node.name} is not ready yet: {missing}")
                 said = missing
             await asyncio.sleep(POLL_SECONDS)

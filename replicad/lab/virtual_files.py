@@ -16,11 +16,11 @@ from replicad.core.journal.checkpoints import (
     Entries,
     Requests,
     check_owner,
+    header_of,
 )
 from replicad.core.kv.digest import StateDigest
 from replicad.core.kv.machine import read_state, write_state
 from replicad.core.kv.memory_store import MemoryStore
-from replicad.core.model.configuration import ids_in
 from replicad.core.model.errors import DamageError
 from replicad.core.model.limits import STATE_MACHINE_VERSION
 
@@ -51,24 +51,15 @@ class VirtualFiles:
 
     def write_snapshot(self, slot: int, snapshot: MemoryStore) -> bytes:
         """Write the state in ``snapshot`` and return the digest recomputed from the bytes (b"": it does not verify)."""
-        _, index, digest, configuration = read_state(snapshot)
-        header = CheckpointHeader(
-            STATE_MACHINE_VERSION,
-            self._cluster,
-            self._group,
-            slot,
-            index,
-            digest,
-            configuration,
-            *ids_in(configuration),
-        )
+        state = read_state(snapshot)
+        header = header_of(state, self._cluster, self._group, slot, STATE_MACHINE_VERSION, self.ids())
         data = b"".join(CheckpointEncoder(header, snapshot))
         try:
             decode(data)
         except DamageError:
             return b""
         self._files[slot] = data
-        return digest
+        return header.digest
 
     def begin(self, slot: int) -> None:
         """Drop any half-received file; the bytes of the one at ``slot`` follow from offset 0."""

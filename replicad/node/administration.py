@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicad.core.cluster.definitions import (
-    DEFAULT,
     DROPPED,
     LIMITS,
     META,
@@ -21,6 +20,7 @@ from replicad.core.cluster.definitions import (
     NodeEntry,
     group_key,
     node_key,
+    not_to_be_dropped,
 )
 from replicad.core.model.errors import RequestError
 from replicad.core.model.obstacles import Obstacle
@@ -162,17 +162,15 @@ class Administration:
     async def drop(self, name: str, *, force: bool) -> dict[str, object]:
         """Drop a group and everything in it; raises RequestError. A dropped name may be dropped again."""
         if name == META:
-            raise RequestError("conflict", f"group {META} holds what the cluster knows of itself; it cannot be dropped")
+            raise RequestError("conflict", not_to_be_dropped(name, force=force))
         directory = self.node.directory
         for _ in range(ATTEMPTS):
             await directory.refresh()
             if name in directory.dropped:
                 return {"name": name, "dropped": True}
             self._known(name)
-            if name == DEFAULT and not force:
-                raise RequestError(
-                    "conflict", f"clients that name no group use {DEFAULT!r}; add ?force to drop it all the same"
-                )
+            if why := not_to_be_dropped(name, force=force):
+                raise RequestError("conflict", why)
             if await directory.put(group_key(name), DROPPED):
                 return {"name": name, "dropped": True}
         raise RequestError("overloaded", f"others keep changing group {name!r}; try again")
@@ -354,5 +352,6 @@ def unknown_node(node: NodeRuntime, name: str) -> RequestError:
     known = ", ".join(node.directory.nodes())
     return RequestError(
         "bad_request",
-        f"there is no node {name!r}; the nodes are {known}. A new one is added with PUT /v1/replicad/nodes/{name}",
+        f"there is no node {name!r}; the nodes are {known}. A new one is made known first "
+        f"(replicad member add {name} --peer HOST:PORT --http HOST:PORT)",
     )

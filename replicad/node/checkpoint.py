@@ -105,9 +105,10 @@ class Checkpointer:
             self._task = None
         await self._end()
 
-    async def pin(self, group: str, slot: int) -> asyncio.Future[Written]:
+    async def pin(self, group: str, slot: int, ids: tuple[str, str] = ("", "")) -> asyncio.Future[Written]:
         """Hold the store's content at ``slot``, which it must have committed, and start to write it.
 
+        ``ids``: those of the cluster and of the group's incarnation, as far as they are known.
         Returns when the content is held: only then may the store be committed to again. The future gives the file
         that was written, or raises CheckpointError, or DamageError if the store contradicts its own digest.
         Raises CheckpointError at once if nothing can be held. An older checkpoint of the group that is still being
@@ -127,7 +128,7 @@ class Checkpointer:
         self._pins[job] = pinned
         self._writes[job] = Writing(group, slot, written)
         try:
-            process.stdin.write(msgpack.packb(("write", job, self._cluster, group, self._machine_version, slot)))
+            process.stdin.write(msgpack.packb(("write", job, self._cluster, group, self._machine_version, slot, ids)))
             async with asyncio.timeout(PIN_TIMEOUT_SECONDS):
                 await pinned
         except TimeoutError:

@@ -113,11 +113,13 @@ class Worker:
         self._queue: SimpleQueue[Job] = SimpleQueue()
         threading.Thread(target=self._write_all, daemon=True).start()
 
-    def begin(self, number: int, cluster: str, group: str, machine_version: int, slot: int) -> None:
+    def begin(
+        self, number: int, cluster: str, group: str, machine_version: int, slot: int, ids: tuple[str, str]
+    ) -> None:
         """Pin the store at ``slot`` and queue the writing; answers pinned or failed."""
         with self._lock:
             try:
-                job = self._pin(number, cluster, group, machine_version, slot)
+                job = self._pin(number, cluster, group, machine_version, slot, ids)
             except (lmdb.Error, KeyError, ValueError, DamageError, PinError, OSError) as error:
                 self._answer("failed", number, isinstance(error, DamageError), str(error))
                 self._rest()
@@ -133,13 +135,13 @@ class Worker:
                 if job.header.group == group:
                     job.cancelled.set()
 
-    def _pin(self, number: int, cluster: str, group: str, machine_version: int, slot: int) -> Job:
+    def _pin(self, number: int, cluster: str, group: str, machine_version: int, slot: int, ids: tuple[str, str]) -> Job:
         if self._environment is None:
             self._environment = StoreEnvironment(self._store, map_size=self._map_size, readonly=True)
         with ExitStack() as on_error:
             view = on_error.enter_context(self._environment.view(group))
             try:
-                header = header_of(read_state(view), cluster, group, slot, machine_version)
+                header = header_of(read_state(view), cluster, group, slot, machine_version, ids)
             except ValueError as error:
                 raise PinError(str(error)) from error
             on_error.pop_all()

@@ -57,6 +57,8 @@ class Link(asyncio.BufferedProtocol):
         self.closed = False
         self.refused = ""
         """Why one of the two ends will not speak with the other ("": the link ended, or will, for another reason)."""
+        self.grave = False
+        """Whether it ended for a reason that does not pass by itself: a refusal, or what should not have come."""
         self.age_ticks = 0
         self._on_closed = on_closed
         self._reason = ""
@@ -100,7 +102,7 @@ class Link(asyncio.BufferedProtocol):
                     return
                 deliver = self.on_frame(payload)
             except FrameError as error:
-                self.close(f"received {error}")
+                self.close(f"received {error}", grave=True)
                 return
             except RefusedError as error:
                 self.refuse(str(error))
@@ -110,7 +112,7 @@ class Link(asyncio.BufferedProtocol):
                 try:
                     deliver()
                 except BaseException:
-                    self.close("the handler of a message failed here")
+                    self.close("the handler of a message failed here", grave=True)
                     raise
                 if time.monotonic() > deadline and self._transport is not None:
                     if not resume:
@@ -138,10 +140,11 @@ class Link(asyncio.BufferedProtocol):
         """Tell the peer why, then close."""
         self.refused = reason
         self.write_frame(handshake.pack_refused(reason))
-        self.close(reason, flush=True)
+        self.close(reason, flush=True, grave=True)
 
-    def close(self, reason: str, *, flush: bool = False) -> None:
+    def close(self, reason: str, *, flush: bool = False, grave: bool = False) -> None:
         """Close for ``reason``; with ``flush``, what was written before still leaves."""
+        self.grave |= grave and not self.closed
         self.closed = True
         self._reason = self._reason or reason
         if self._transport is not None:

@@ -50,7 +50,7 @@ class IncomingLink(Link):
             self._answer(bytes(payload), handshake.parse_hello(content))
             return None
         if kind == "refused":
-            self.close(f"refused by the peer: {content}")
+            self.close(f"refused by the peer: {content}", grave=True)
             return None
         if kind != "proof":
             raise FrameError(f"a {kind} instead of a proof")
@@ -95,6 +95,6 @@ class IncomingLink(Link):
             if self._silent_ticks > HANDSHAKE_TICKS_MAX:
                 self.abort()
         elif self.terms is None and self.age_ticks > HANDSHAKE_TICKS_MAX:
-            self.close("the handshake took too long")
+            self.close("the handshake took too long", grave=True)
         elif self._silent_ticks > SILENT_TICKS_MAX:
             self.close(f"nothing was received for {SILENT_TICKS_MAX} s")

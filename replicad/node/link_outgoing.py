@@ -70,7 +70,7 @@ class OutgoingLink(Link):
         kind, content = handshake.parse(payload)
         if kind == "refused":
             self.refused = str(content)
-            self.close(f"refused by the peer: {content}")
+            self.close(f"refused by the peer: {content}", grave=True)
         elif kind == "hello" and not self._welcome:
             self._welcome = bytes(payload)
             theirs = handshake.parse_hello(content)

@@ -137,7 +137,7 @@ class Metrics:
         self.checkpoint_age_seconds = gauge("checkpoint_age_seconds", "Age of the last committed checkpoint.", "group")
         self.checkpoints = counter("checkpoints_total", "Checkpoints by outcome: ok, failed.", "group", "outcome")
         self.digest_mismatches = counter("digest_mismatches_total", "Times this node's digest was outvoted.", "group")
-        self.digest_awaited = gauge("digest_awaited", "1 while this replica serves nothing but ?stale.", "group")
+        self.digest_awaited = gauge("digest_awaited", "1 while this replica serves nothing but stale reads.", "group")
         self.disk_free_bytes = gauge("disk_free_bytes", "Free space where the data is.")
         self.disk_full = gauge("disk_full", "1 while writes are refused for lack of space.")
         self.log_segments = gauge("log_segments", "Segments of the message log.")

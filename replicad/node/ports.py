@@ -123,7 +123,7 @@ class NodePorts:
     async def _write_checkpoint(self, group: Group, slot: int) -> None:
         digest = b""
         try:
-            writing = await self.node.checkpointer.pin(group.id, slot)
+            writing = await self.node.checkpointer.pin(group.id, slot, group.replica.state.known_ids())
             if not group.draining:
                 group.on_pinned(slot)
             digest = (await writing).digest
@@ -168,6 +168,7 @@ class NodePorts:
         """Install, as often as it takes: a full disk leaves a store that is half one thing and half another."""
         runtime = self.node.groups[group.name]
         files, store = runtime.files, runtime.store
+        told = False
         while True:
             try:
                 if not slot:
@@ -177,7 +178,9 @@ class NodePorts:
                 else:
                     await files.install(slot, store)
             except StoreFullError as error:
-                group.event("store_full", reason=str(error), hint="free space; the transfer goes on by itself")
+                if not told:
+                    group.event("store_full", reason=str(error), hint="free space; the transfer goes on by itself")
+                told = True
                 if store.writing:
                     store.abort()
                 await asyncio.sleep(FULL_RETRY_SECONDS)

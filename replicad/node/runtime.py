@@ -270,10 +270,10 @@ class NodeRuntime:
         self.engine.follower.close()
         for group in self.groups.values():
             group.close()
-        await self.transport.close()
-        await self.checkpointer.close()
+        ends = [self.transport.close(), self.checkpointer.close()]  # none needs another: the groups are closed
         if self.outcome != FAILED:
-            await asyncio.to_thread(self.message_log.close)
+            ends.append(asyncio.to_thread(self.message_log.close))
+        await asyncio.gather(*ends)
         self.outcome = self.outcome or STOPPED
         for group in self.groups.values():
             group.store.close()
@@ -332,8 +332,18 @@ class NodeRuntime:
             "disk": self.data.identity.disk,
             "drained": self.engine.drain.drained,
             "addresses": self.directory.http_addresses(),
+            "refused": self._refused(),
             "groups": {name: group.status() for name, group in self.groups.items()},
         }
+
+    def _refused(self) -> list[str]:
+        """Return whom this node does not speak with because the two do not belong together, a sentence each."""
+        refusals = self.transport.refusals()
+        known = set(refusals.values())
+        others = {host: why for host, why in self.transport.refused_hosts().items() if why not in known}
+        return [f"there is no link to {peer}: {why}" for peer, why in refusals.items()] + [
+            f"a node that dials from {host} is refused: {why}" for host, why in others.items()
+        ]
 
     def _count_traffic(self, peer: str) -> None:
         stats = self.transport.stats()[peer]

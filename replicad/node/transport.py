@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-import structlog
-
 from replicad.core.model.limits import PEER_VERSION_MAX, PEER_VERSION_MIN
 from replicad.core.model.messages import BULK, Message
 from replicad.node.framing import ITEM_BYTES_MAX, pack_item
@@ -24,6 +22,7 @@ from replicad.node.handshake import CHANNELS, CONTROL, Hello, RefusedError, Term
 from replicad.node.link import Identity
 from replicad.node.link_incoming import IncomingLink
 from replicad.node.link_outgoing import OutgoingLink
+from replicad.node.link_reports import LinkReports
 
 BACKOFF_SECONDS_MIN = 0.05
 BACKOFF_SECONDS_MAX = 1.0
@@ -34,9 +33,6 @@ STEADY_TICKS = 2
 
 STRANGERS_MAX = 64
 """Incoming connections whose handshake is not finished."""
-
-REFUSAL_LOG_SECONDS = 10.0
-"""The same refusal of the same host is logged once in so many seconds."""
 
 MIB = 1 << 20
 _BULK_KINDS = frozenset(BULK)
@@ -71,7 +67,6 @@ class _Peer:
     addresses: tuple[tuple[str, int], ...]  # tried in turn: what was said of it may be out of date
     dialed: tuple[str, int] | None = None
     links: dict[str, OutgoingLink] = field(default_factory=dict)  # established ones, by channel
-    reasons: dict[str, str] = field(default_factory=dict)  # why the last dial failed, by channel
     dialers: list[asyncio.Task[None]] = field(default_factory=list)
     stats: PeerStats = field(default_factory=PeerStats)
     refusal: str = ""  # why the last dial was refused, by either side
@@ -132,9 +127,8 @@ class Transport:
         self._incoming: dict[IncomingLink, None] = {}
         self._outgoing: dict[OutgoingLink, None] = {}
         self._dirty: dict[OutgoingLink, None] = {}
-        self._logged: dict[tuple[str, str], float] = {}
         self._random = random.Random()
-        self._log = structlog.get_logger("replicad.transport").bind(node=node)
+        self._reports = LinkReports(node)
         self._loop: asyncio.AbstractEventLoop
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -204,6 +198,7 @@ class Transport:
         peer = self._peers.pop(name, None)
         if peer is None:
             return
+        self._reports.forget(name)
         for task in peer.dialers:
             task.cancel()
         links: list[OutgoingLink | IncomingLink] = [link for link in self._outgoing if link.peer == name]
@@ -300,6 +295,10 @@ class Transport:
         """Return peer -> why it and this node do not speak with each other, in a sentence; only those that do not."""
         return {name: peer.refusal for name, peer in self._peers.items() if peer.refusal and not peer.up}
 
+    def refused_hosts(self) -> dict[str, str]:
+        """Return host -> why a node that dials from there is not spoken with, in a sentence; only those of late."""
+        return self._reports.refused(self._loop.time())
+
     def version(self, peer: str) -> int:
         """Return the version of the peer protocol that is spoken with ``peer``, as it was agreed last."""
         known = self._peers.get(peer)
@@ -345,7 +344,7 @@ class Transport:
                 if link.closed:
                     self._outgoing.pop(link)
                 try:
-                    self._note_down(peer, channel, await ended, was_up=link.terms is not None)
+                    self._note_down(peer, channel, await ended, was_up=link.terms is not None, grave=link.grave)
                 except asyncio.CancelledError:
                     link.close("dialing again", flush=True)
                     raise
@@ -370,12 +369,11 @@ class Transport:
     def _make_link(self, peer: _Peer, channel: str, ended: asyncio.Future[str]) -> OutgoingLink:
         def on_ready(link: OutgoingLink) -> None:
             peer.links[channel] = link
-            peer.reasons.pop(channel, None)
             peer.stats.links_opened += 1
             terms = link.terms
             if terms is not None:
                 peer.version = terms.version
-            self._log.info("peer_link_opened", peer=peer.name, channel=channel, version=terms and terms.version)
+            self._reports.opened(peer.name, channel, peer.version, self._loop.time())
             link.tick(time.monotonic_ns())
             self._note_up(peer)
 
@@ -404,12 +402,10 @@ class Transport:
             peer.up = up
             self._on_link(peer.name, up)
 
-    def _note_down(self, peer: _Peer, channel: str, reason: str, *, was_up: bool = False) -> None:
-        """Log why there is no link; a dial that fails as the one before did is not news."""
-        if was_up or reason != peer.reasons.get(channel):
-            event = "peer_link_closed" if was_up else "peer_link_failed"
-            self._log.warning(event, peer=peer.name, channel=channel, reason=reason)
-        peer.reasons[channel] = peer.stats.last_reason = reason
+    def _note_down(self, peer: _Peer, channel: str, reason: str, *, was_up: bool = False, grave: bool = False) -> None:
+        peer.stats.last_reason = reason
+        address = f"{peer.dialed[0]}:{peer.dialed[1]}" if peer.dialed else ""
+        self._reports.lost(peer.name, channel, reason, self._loop.time(), address=address, was_up=was_up, grave=grave)
 
     # --- incoming links ---------------------------------------------------------------------------------------------
 
@@ -417,7 +413,7 @@ class Transport:
         strangers = sum(link.terms is None for link in self._incoming)
         link = IncomingLink(self._identity, self._admit, self._replace, self._receive, self._incoming_closed)
         if strangers >= STRANGERS_MAX:
-            link.close("too many connections are waiting for their handshake")
+            link.close("too many connections are waiting for their handshake", grave=True)
         self._incoming[link] = None
         return link
 
@@ -458,18 +454,12 @@ class Transport:
 
     def _incoming_closed(self, link: IncomingLink, reason: str) -> None:
         self._incoming.pop(link, None)
-        terms, address = link.terms, link.address()
+        terms, now = link.terms, self._loop.time()
         if terms is not None:
-            self._log.info("peer_left", peer=terms.node, channel=terms.channel, reason=reason)
+            self._reports.left(terms.node, terms.channel, reason, now)
             return
         self.refused += 1
-        key = (address.rpartition(":")[0], reason)
-        now = self._loop.time()
-        if now - self._logged.get(key, -REFUSAL_LOG_SECONDS) >= REFUSAL_LOG_SECONDS:
-            if len(self._logged) >= 1000:  # a stranger with a thousand reasons is not worth remembering
-                self._logged.clear()
-            self._logged[key] = now
-            self._log.warning("connection_refused", address=address, reason=reason)
+        self._reports.turned_away(link.address(), reason, now, grave=link.grave, refused=link.refused)
 
     def _tick(self) -> None:
         """Once a second: ping, and close what is dead."""
@@ -479,3 +469,5 @@ class Transport:
             outgoing.tick(stamp)
         for incoming in list(self._incoming):
             incoming.tick()
+        for name, peer in self._peers.items():
+            self._reports.look(name, up=peer.up, now=self._loop.time())

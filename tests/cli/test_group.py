@@ -52,17 +52,31 @@ def test_a_group_is_created(replicad):
 
 
 def test_a_drop_asks_first(replicad):
-    """Without --yes nothing is sent before the answer; a refusal is one sentence and exit code 2."""
-    with Scripted() as node:
+    """Without --yes nothing is dropped before the answer; a refusal is one sentence and exit code 2."""
+    with Scripted(answer(200, json.dumps(GROUP).encode())) as node:
         result = replicad("group", "drop", "orders", addr=node.address, input="n\n")
         assert (result.exit_code, "nothing was done" in result.output) == (1, True)
-    with Scripted(answer(409, b"Group _meta cannot be dropped.", "X-Replicad-Outcome: definite")) as node:
-        result = replicad("group", "drop", "_meta", "--yes", addr=node.address)
-        assert (result.exit_code, result.output) == (2, "replicad: Group _meta cannot be dropped.\n")
+        assert [body(head).split()[0] for head in node.heads] == ["GET"]
+    with Scripted(answer(409, b"Others keep changing it.", "X-Replicad-Outcome: definite")) as node:
+        result = replicad("group", "drop", "orders", "--yes", addr=node.address)
+        assert (result.exit_code, result.output) == (2, "replicad: Others keep changing it.\n")
     with Scripted(answer(200, b"{}")) as node:
         result = replicad("group", "drop", "default", "--yes", "--force", addr=node.address)
         assert result.output == "group default is dropped\n"
         assert body(node.heads[0]).startswith("DELETE /v1/replicad/groups/default?force ")
+
+
+def test_what_cannot_be_dropped_is_not_asked_about(replicad):
+    """An unknown name, `_meta`, and `default` without --force: the reason, and no question."""
+    with Scripted(answer(400, b"There is no group 'ordres'.", "X-Replicad-Outcome: definite")) as node:
+        result = replicad("group", "drop", "ordres", addr=node.address, input="y\n")
+        assert (result.exit_code, result.output) == (2, "replicad: There is no group 'ordres'.\n")
+        assert len(node.heads) == 1
+    with Scripted() as node:
+        for name, words in (("_meta", "cannot be dropped"), ("default", "replicad group drop default --force")):
+            result = replicad("group", "drop", name, addr=node.address, input="y\n")
+            assert (result.exit_code, words in result.output, "?" in result.output) == (2, True, False)
+        assert node.heads == []
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,11 @@ import structlog
 
 from replicad.cli import locks
 from replicad.cli import recover as recovering
-from replicad.cli.nodes import Address
 from replicad.core.journal.records import CheckpointRecord, EntryRecord, FormationRecord, PromiseRecord, WatermarkRecord
 from replicad.core.kv.machine import Machine
 from replicad.core.model.configuration import Configuration
 from replicad.core.model.operations import CONFIGURATION, encode_batch
-from replicad.node.identity import LOST, DataDirectory, Identity, machine_boot_id
+from replicad.node.identity import LOST, DataDirectory, machine_boot_id
 from replicad.node.lmdb_store import LmdbStore, StoreEnvironment
 from replicad.node.opening import open_log
 from replicad.node.settings import load
@@ -413,18 +412,6 @@ def test_running_nodes_that_have_nothing(place, node, row):
         said = place.refused("--dry-run", code=0)
         assert row in said
         assert "2 of 3 voters are gone with their disks (n1, n2)" in said
-
-
-def test_a_node_is_asked_at_every_address():
-    """The catalog and the settings may name different ones; alive at the second is alive, silent at both is told."""
-    survivor = Identity("c", "n3", "3" * 16)
-    silent = Address("127.0.0.1", 1)
-    with served(Running("n2", "2" * 16, default=group())) as (_, address):
-        host, _, port = address.partition(":")
-        assert recovering._ask_all("n2", [silent, Address(host, int(port))], survivor).disk == "2" * 16
-    lost = recovering._ask_all("n2", [silent, silent], survivor)
-    assert (lost.disk, lost.where) == ("", "127.0.0.1:1")
-    assert lost.silence
 
 
 def test_a_mirror_that_holds_more(place):

@@ -30,9 +30,13 @@ class Member(FakeNode):
             "missing": list(missing),
         }
 
+    cluster_id = ""
+    refused = ()
+
     def status(self):
+        about = {"cluster_id": self.cluster_id, "refused": list(self.refused)}
         addresses = {f"n{number}": address for number, address in enumerate(self.peers, 1)}
-        return {"node": self.name, "cluster": "test", "addresses": addresses, "groups": {"default": self.said}}
+        return {"node": self.name, "cluster": "test", "addresses": addresses, **about, "groups": {"default": self.said}}
 
     def peer_addresses(self):
         return self.peers
@@ -109,3 +113,20 @@ def test_a_checkpoint_on_demand(replicad, two):
     result = replicad("checkpoint", addr=two[0].address)
     assert result.output == f"checkpoint at slot 0, digest {'0' * 32}\n"
     assert json.loads(replicad("checkpoint", "--json", addr=two[0].address).output)["slot"] == 0
+
+
+def test_who_is_refused_stands_below_the_table(replicad, two):
+    """Nodes that serve say whom they do not speak with; the same sentence of two nodes is one line."""
+    for node in two:
+        node.refused = ("a node that dials from 10.0.0.9 is refused: cluster id is a at n3 and b at n1",)
+    last = replicad("status", addr=two[0].address).output.splitlines()[-1]
+    assert last == "n1, n2: a node that dials from 10.0.0.9 is refused: cluster id is a at n3 and b at n1"
+
+
+def test_nodes_of_two_clusters_are_told_apart(replicad, two):
+    """A healthy node of another cluster at a known address does not pass for one of this."""
+    two[0].cluster_id, two[1].cluster_id = "aaaa", "bbbb"
+    last = replicad("status", addr=two[0].address).output.splitlines()[-1]
+    assert last == "these are nodes of 2 clusters: n1: cluster id aaaa; n2: cluster id bbbb"
+    two[1].cluster_id = ""
+    assert "clusters" not in replicad("status", addr=two[0].address).output

@@ -98,6 +98,7 @@ def test_a_cluster_from_start_to_stop(tmp_path):
         for name, address in zip(("n1", "n2", "n3"), up.addresses, strict=True):
             assert f"{name} is ready  http://{address}  process {up.pid(name)}" in up.output()
         assert up.output().count("  curl ") == 3
+        starts_without_a_warning(up)
         assert up.cli("kv", "put", "k", "v").returncode == 0
         for address in up.addresses:
             assert up.cli("kv", "get", "k", "--addr", address).stdout == b"v"
@@ -128,6 +129,13 @@ def test_a_cluster_from_start_to_stop(tmp_path):
         looks_offline(up)
 
 
+def starts_without_a_warning(up):
+    """A peer that is not there yet is a warning only where it took long: a busy machine is no fault of the start."""
+    logs = [(up.directory(name) / "replicad.log").read_text() for name in ("n1", "n2", "n3")]
+    bad = [line for log in logs for line in log.splitlines() if "[info" not in line and "cannot connect" not in line]
+    assert bad == []
+
+
 def looks_offline(up):
     """What the nodes left behind can be read, verified, and is noticed when it is damaged."""
     wal = json.loads(up.cli("inspect", "wal", up.directory("n1"), "--verify", "--json", "--limit", 2).stdout)
@@ -141,6 +149,7 @@ def looks_offline(up):
     cluster, file, *_ = up.cli("inspect", "checkpoint", up.directory("n1")).stdout.decode().splitlines()
     assert cluster.startswith("of the cluster 'local', id ")
     assert file == found[0]["file"]
+    assert all(len(found[0][name]) == 32 for name in ("cluster_id", "incarnation"))
     (file, *_) = (up.directory("n1") / "checkpoints").glob("*.ckpt")
     damaged = bytearray(file.read_bytes())
     damaged[-20] ^= 1

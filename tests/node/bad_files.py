@@ -18,11 +18,12 @@ import msgpack
 
 from replicad.core.journal.checkpoints import CheckpointEncoder, CheckpointHeader
 from replicad.core.journal.records import CheckpointRecord, EntryRecord, FormationRecord, PromiseRecord, WatermarkRecord
-from replicad.core.journal.segments import HEADER_BYTES, MAGIC
+from replicad.core.journal.segments import HEADER_BYTES, MAGIC, scan
 from replicad.core.kv.machine import Machine
 from replicad.core.model.configuration import Configuration
 from replicad.core.model.limits import STATE_MACHINE_VERSION
 from replicad.node.identity import DataDirectory, _check, machine_boot_id
+from replicad.node.lmdb_environment import TRUST
 from replicad.node.lmdb_store import LmdbStore, StoreEnvironment
 from replicad.node.promise_file import BLOCK_BYTES
 from replicad.node.segment_files import segment_path
@@ -190,6 +191,16 @@ def _rewrite_header(path: Path, change: Callable[[list[object]], list[object]]) 
     file.write_bytes(data)
 
 
+def _older_log(path: Path) -> None:
+    """Put back what a copy of the log held that was made before the store's last slot was written."""
+    file = segment_path(path / "wal", 3)
+    data = bytearray(file.read_bytes())
+    records = scan(data, 3, rebooted=False).records
+    end = next(at for _, record, at in records if isinstance(record, EntryRecord) and record.slot == APPLIED)
+    data[end:] = bytes(len(data) - end)
+    file.write_bytes(data)
+
+
 def _no_wal(path: Path) -> None:
     shutil.rmtree(path / "wal")
     (path / "wal").mkdir()
@@ -203,6 +214,13 @@ def _untrusted(then: Callable[[Path], None]) -> Callable[[Path], None]:
         then(path)
 
     return harm
+
+
+def _older_store(path: Path) -> None:
+    """Leave a store as the release before wrote it."""
+    trust = path / "store" / TRUST
+    version, _, rest = trust.read_bytes().partition(b" ")
+    trust.write_bytes(b"%d " % (int(version) - 1) + rest)
 
 
 CKPT = f"checkpoints/default-{CHECKPOINT}.ckpt"
@@ -335,6 +353,13 @@ BAD_FILES = (
         "",
     ),
     BadFile(
+        "the message log is an older one",
+        _older_log,
+        SET_ASIDE,
+        f"the store has applied slot {APPLIED}, and the message log lacks slot {APPLIED}: it is an older one",
+        "as after a copy of `wal/` was put back: what it acknowledged since is forgotten",
+    ),
+    BadFile(
         "both copies of the promises are damaged",
         _replace("promise", bytes(2 * BLOCK_BYTES)),
         SET_ASIDE,
@@ -354,6 +379,13 @@ BAD_FILES = (
         REBUILT,
         "store_rebuilding",
         "the store is never synced, so a power cut may have torn it",
+    ),
+    BadFile(
+        "a store of the release before",
+        _older_store,
+        REBUILT,
+        "store_rebuilding",
+        "once after an upgrade that changes its format, and after going back",
     ),
     BadFile(
         "the store is gone",

@@ -104,6 +104,28 @@ async def until_there(path, *, there=True):
     await until(f"{path.name}: {there=}", seen)
 
 
+@pytest.mark.parametrize(
+    ("known", "told"),
+    [
+        (("c" * 32, "i" * 32), ("c" * 32, "i" * 32)),
+        (("c" * 32, ""), ("", "")),  # the group has no id of its own yet: an older release may have to read the file
+        (("", ""), ("", "")),
+    ],
+    ids=["both", "the cluster's", "none"],
+)
+async def test_a_checkpoint_before_the_first_change_has_the_ids_of_the_formation(nodes, known, told):
+    """The state holds no configuration yet, so the header cannot have them from there."""
+    node = nodes("n1", 10)
+    checkpointer = node.checkpointer()
+    await checkpointer.start()
+    await (await checkpointer.pin("default", 10, known))
+    await checkpointer.close()
+    header = read_header(node.files.path(10))
+    assert (header.configuration, header.cluster_id, header.incarnation) == (b"", *told)
+    node.files.ids = lambda: ("c" * 32, "another")
+    assert node.files.newest_valid() == (0 if all(told) else 10)
+
+
 async def test_a_checkpoint_is_of_exactly_the_pinned_slot(nodes):
     """What is written after the pin was answered is not in the file; its digest is the one at the pinned slot."""
     node = nodes("n1", 100)

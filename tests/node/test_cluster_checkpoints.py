@@ -31,7 +31,9 @@ async def test_a_checkpoint_shortens_the_log_and_is_started_from(tmp_path):
             await until("every log is shortened", shortened)
         for node in nodes:
             assert (await node.group())["checkpoint_slot"] >= slot
-            assert [path.name for path in (node.data / "checkpoints").glob(f"*{slot}.ckpt")]
+            # The load may have made the next one due meanwhile: then a newer file has taken the place of this one.
+            files = [path.stem.rpartition("-")[2] for path in (node.data / "checkpoints").glob("default-*.ckpt")]
+            assert any(int(kept) >= slot for kept in files), (slot, files)
         cluster.kill()
         shutil.rmtree(cluster["n2"].data / "store")
         cluster.start()

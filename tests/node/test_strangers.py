@@ -61,6 +61,7 @@ async def check_stranger_changes_nothing(cluster: Cluster, left, words: str, tre
         if tree is None:
             await refused(node, words)
         await until("the refusal is logged", lambda: heard(cluster, words))
+        await until("the status shows the refusal", lambda: shown(cluster, words))
         await load.more(300)
         assert await node.terminate() == 0
         identity = read_identity(node.data / "identity.json")
@@ -73,6 +74,12 @@ async def check_stranger_changes_nothing(cluster: Cluster, left, words: str, tre
         await cluster.ready()
         await load.more(100)
     await verify(cluster, load)
+
+
+async def shown(cluster: Cluster, words: str) -> bool:
+    """Whether the status pages of both other nodes say this; they serve, so that nothing is missing there."""
+    pages = [(await cluster[name].client.get("/v1/replicad/status")).json()["refused"] for name in ("n1", "n2")]
+    return all(any(words in line for line in page) for page in pages)
 
 
 async def heard(cluster: Cluster, words: str) -> bool:

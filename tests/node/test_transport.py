@@ -293,7 +293,7 @@ def test_links_are_reported_and_come_back(run, log):
                 await until(lambda: again.received)
             assert one.links[:3] == [("n2", True), ("n2", False), ("n2", True)]
             failed = [line for line in log if line["event"] == "peer_link_failed" and line["node"] == "n1"]
-            assert len(failed) <= 2 * 2  # a dial that fails like the last one is not news
+            assert len(failed) <= 2  # a dial that fails like an earlier one, on either channel, is not news
 
     run(scenario())
 
@@ -660,7 +660,8 @@ def test_bad_answers_close_an_outgoing_link(run, log, data, phrase):
         server = await loop.create_server(lambda: FakePeer(data), "127.0.0.1", 0)
         async with cluster(Node("n1", ["n2"]), wait=False) as (one,):
             one.transport.set_peer("n2", "127.0.0.1", server.sockets[0].getsockname()[1])
-            await until(lambda: sum(phrase in said for said in reasons(log, "peer_link_closed")) >= 3)
+            await until(lambda: one.transport.stats()["n2"].links_opened >= 4)
+            assert sum(phrase in said for said in reasons(log, "peer_link_closed")) == 1
             assert one.received == []
         server.close()
 

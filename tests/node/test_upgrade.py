@@ -8,6 +8,7 @@ import pytest
 
 from replicad.core.model.configuration import PROTOCOLS
 from replicad.node.identity import read_identity
+from replicad.node.lmdb_environment import FORMAT_VERSION, TRUST
 from tests.node.cluster import Cluster, running, until
 from tests.node.load import Load, verify
 from tests.node.old_release import unpack
@@ -69,6 +70,11 @@ async def equal(cluster: Cluster) -> None:
     await until("all nodes are at one slot of every group", agree)
 
 
+def store_formats(cluster: Cluster) -> set[int]:
+    """Return the formats of the nodes' stores: content of another format is made again at the first start."""
+    return {int((node.data / "store" / TRUST).read_bytes().split()[0]) for node in cluster.nodes.values()}
+
+
 async def spoken(cluster: Cluster, version: int) -> None:
     """Wait until every node's newest links to all others speak this version."""
 
@@ -103,6 +109,7 @@ async def test_one_node_at_a_time_under_load(tmp_path, old):
         await make_side_group(cluster)
         disks = {name: read_identity(node.data / "identity.json").disk for name, node in cluster.nodes.items()}
         await spoken(cluster, 1)
+        assert store_formats(cluster) == {2}
         async with Load(list(cluster.nodes.values())) as load:
             await load.more(500)
             for node in cluster.nodes.values():
@@ -122,6 +129,8 @@ async def test_one_node_at_a_time_under_load(tmp_path, old):
             identity = read_identity(node.data / "identity.json")
             assert identity.disk == disks[name], f"{name} lost its disk on the way"
             assert identity.cluster_id == cluster_id, name
+            assert node.printed().count("store_rebuilding group=default") == 1, f"{name} made its store anew just once"
+        assert store_formats(cluster) == {FORMAT_VERSION}
 
 
 async def test_a_node_that_goes_back_to_the_old_release_is_taken_in_again(tmp_path, old):
@@ -140,5 +149,6 @@ async def test_a_node_that_goes_back_to_the_old_release_is_taken_in_again(tmp_pa
         await verify(cluster, load)
         await check_side_group(cluster)
         await equal(cluster)
+        assert store_formats(cluster) == {2}
         for node in cluster.nodes.values():
             assert not read_identity(node.data / "identity.json").cluster_id

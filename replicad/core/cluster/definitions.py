@@ -33,6 +33,18 @@ LIMITS = ("checkpoint_slots", "checkpoint_bytes", "value_bytes_max")
 """Constants of the cluster that a group may make smaller for itself."""
 
 
+def not_to_be_dropped(name: str, *, force: bool) -> str:
+    """Return why a group of this name is not dropped, in a sentence ("": it may be)."""
+    if name == META:
+        return f"group {META} holds what the cluster knows of itself; it cannot be dropped"
+    if name == DEFAULT and not force:
+        return (
+            f"clients that name no group use {DEFAULT!r}; it is dropped by force only "
+            f"(replicad group drop {DEFAULT} --force)"
+        )
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class GroupDefinition:
     """One group as the cluster knows it. ``members`` and ``mirrors`` follow the group's own configuration."""

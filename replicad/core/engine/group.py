@@ -85,7 +85,8 @@ class Group:
         """When the node last asked for a checkpoint, for the sake of the message log."""
         self.seen_role = ""
         self._executor_due = False
-        self._full_until = 0
+        self._store_full = False
+        self._retry_at = 0  # 0: the store is not to be tried again at a certain time
         self._fresh_at = 0
         self._coordinator_at = now
 
@@ -127,15 +128,19 @@ class Group:
         self.deadlines.run(now)
         self.transfers.tick(now)
         self.changes.tick(now)
-        if self._full_until and now >= self._full_until:
-            self._full_until = 0
-            self.set_full(full=self.engine.full)
+        if self._retry_at and now >= self._retry_at:
+            self._retry_at = 0
             self.wake_executor()
         self._note_role()
 
-    def set_full(self, *, full: bool) -> None:
-        """The disk is full, or has room again."""
-        self.perform(self.replica.set_full(full, self.engine.ports.now()))
+    def judge_space(self) -> None:
+        """Take no more than fits: the log has no room, which counts for all groups, or this group's own store has none.
+
+        The one says nothing of the other: the log keeps a reserve; a store is written behind, and has a largest size.
+        """
+        full = self.engine.full or self._store_full
+        if full != self.replica.state.full:
+            self.perform(self.replica.set_full(full, self.engine.ports.now()))
 
     def on_durable(self, appends: int) -> None:
         """So many of this group's appends are on disk."""
@@ -230,7 +235,7 @@ class Group:
 
     def _execute(self) -> None:
         self._executor_due = False
-        if self.transfers.installing or self._full_until or self.draining:
+        if self.transfers.installing or self._retry_at or self.draining:
             return
         first = self.executor.machine.applied_slot + 1
         try:
@@ -238,13 +243,11 @@ class Group:
         except StoreFullError as error:
             self._on_store_full(error)
             return
+        if execution is None and not self._store_full:
+            return
+        self._write_store()
         if execution is None:
             return
-        if self.flush_each:
-            try:
-                self.store.flush()
-            except StoreFullError as error:  # what was applied stays applied, and is written with the next run
-                self._on_store_full(error)
         self.observer.executed(self.id, first, execution)
         self.writes.on_results(self.replica.contact.vouch(execution.results))
         self.perform(self.replica.executed(execution, self.engine.ports.now()))
@@ -256,10 +259,23 @@ class Group:
         elif self.executor.queue:
             self.wake_executor()
 
+    def _write_store(self) -> None:
+        """What was applied stays applied if the store has no room for it: it is written with the next run."""
+        try:
+            if self.flush_each:
+                self.store.flush()
+        except StoreFullError as error:
+            self._on_store_full(error)
+        else:
+            self._store_full = False
+            self.judge_space()
+
     def _on_store_full(self, error: StoreFullError) -> None:
-        self.event("store_full", reason=str(error), hint="free space on the disk that holds the data directory")
-        self._full_until = self.engine.ports.now() + FULL_RETRY_US
-        self.set_full(full=True)
+        if not self._store_full:
+            self.event("store_full", reason=str(error), hint="free space on the disk that holds the data directory")
+        self._store_full = True
+        self._retry_at = self.engine.ports.now() + FULL_RETRY_US
+        self.judge_space()
 
     def check_open(self) -> None:
         """Refuse what would wait for a group that is closed: nobody would ever tell it; raises RequestError."""

@@ -120,7 +120,7 @@ class Engine:
         self.groups[name] = self.by_id[identity] = group
         self.ports.opened(definition, group, opened)
         if self.joined:
-            group.set_full(full=self.full)
+            group.judge_space()
             group.start()
         return group
 
@@ -177,8 +177,7 @@ class Engine:
         """Begin to take part: messages can be sent from now on."""
         self.joined = True
         for group in list(self.groups.values()):
-            if self.full:
-                group.set_full(full=True)
+            group.judge_space()
             group.start()
 
     # --- inputs -----------------------------------------------------------------------------------------------------
@@ -215,7 +214,7 @@ class Engine:
         """The disk is full, or has room again."""
         self.full = full
         for group in self.groups.values():
-            group.set_full(full=full)
+            group.judge_space()
 
     def tick(self) -> None:
         """Let time pass; call every 10 ms."""

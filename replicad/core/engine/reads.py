@@ -59,7 +59,7 @@ class Reads:
             ready(None)
             return 0
         if slot is None and group.forsaken():
-            raise RequestError("no_coordinator", "no coordinator is in touch; ?stale reads what is here")
+            raise RequestError("no_coordinator", "no coordinator is in touch; a stale read takes what is here")
         self._reader = reader = self._reader + 1
         if slot is not None:
             self._await_slot(reader, slot, ready)

@@ -20,7 +20,7 @@ ANOTHER_PAST = (
 def _waits_for_comparison(since: str) -> str:
     return (
         f"this replica was {since}, and waits for its digest to be compared with a majority's: until then it holds no "
-        f"lease, and answers ?stale only"
+        f"lease, and answers stale reads only"
     )
 
 
@@ -68,8 +68,9 @@ def _advice(group: Group) -> str:
         return "It goes on by itself once a majority of the members that hold its data is up."
     return (
         f"{' and '.join(foreign)} lost their disks: a majority of the group's disks is gone, and it will not invent"
-        " a past. Put the lost data directories back; if they are gone for good, save what is here with ?stale,"
-        " stop the node that holds most, and run replicad recover there: it shows what may be lost, and asks."
+        " a past. Put the lost data directories back; if they are gone for good, save what is here (replicad kv"
+        " list --stale --json), stop the node that holds most, and run replicad recover there: it shows what may be"
+        " lost, and asks."
     )
 
 

@@ -50,7 +50,8 @@ _ITEM_OVERHEAD = 16
 class CheckpointHeader(NamedTuple):
     """Whose state this is and at which slot; ``last_index`` and ``digest`` are the machine's after it.
 
-    ``cluster_id`` and ``incarnation`` are those of ``configuration``, "" where it has none.
+    ``cluster_id`` and ``incarnation`` are those of ``configuration``. Before the first change of members the state has
+    none: they are then those with which the group was formed, "" if that was before there were any.
     """
 
     machine_version: int
@@ -114,13 +115,18 @@ def check_committed(header: CheckpointHeader, committed: CheckpointRecord) -> No
 
 
 def header_of(
-    state: tuple[int, int, bytes, bytes], cluster: str, group: str, slot: int, version: int
+    state: tuple[int, int, bytes, bytes], cluster: str, group: str, slot: int, version: int, ids: tuple[str, str]
 ) -> CheckpointHeader:
-    """Return the header of a state ``(slot, index, digest, configuration)``; ValueError if it is at another slot."""
+    """Return the header of a state ``(slot, index, digest, configuration)``; ValueError if it is at another slot.
+
+    ``ids``: cluster id and incarnation as far as they are known here. One alone is left out: the group was formed
+    before there were ids and has none of its own yet, so that a member of an older release may have to read the file.
+    """
     applied, index, digest, configuration = state
     if applied != slot:
         raise ValueError(f"the store is at slot {applied}, not {slot}")
-    return CheckpointHeader(version, cluster, group, slot, index, digest, configuration, *ids_in(configuration))
+    known = ids_in(configuration) if configuration else ids if all(ids) else ("", "")
+    return CheckpointHeader(version, cluster, group, slot, index, digest, configuration, *known)
 
 
 class Source(Protocol):

@@ -54,6 +54,9 @@ class Ports:
     def answer(self, done, *arguments):
         done(*arguments)
 
+    def event(self, group, name, fields):
+        self.told.append(name)
+
     def open(self, definition, durable):
         return Opened(durable, Machine(self.store, 1_000), self.store, Files())
 
@@ -167,6 +170,51 @@ def test_what_was_applied_counts_though_the_store_is_full_when_it_is_written(por
     ports.store.full = False
     run(made, ports, 2_000_000)
     assert not group.replica.state.full
+
+
+def full_store(ports):
+    """Return an engine and its only group, whose store has just turned out to be full."""
+    made = engine(ports)
+    group = made.open_group(GroupDefinition("_meta", "_meta", ("n1",), ("n1",)))
+    run(made, ports, 2_000_000)
+    ports.store.full = True
+    group.writes.submit((1, b"k", b"v", 0, -1), 0, lambda *_: None, None)
+    run(made, ports, 50_000)
+    assert group.replica.state.full
+    return made, group
+
+
+def test_room_on_the_disk_is_none_in_the_store(ports):
+    """The log has room again, the store has not: the group takes no writes until its store was written."""
+    made, group = full_store(ports)
+    made.on_full(full=True)
+    made.on_full(full=False)
+    assert group.replica.state.full
+    run(made, ports, 3_000_000)
+    assert group.replica.state.full
+    ports.store.full = False
+    run(made, ports, 2_000_000)
+    assert not group.replica.state.full
+
+
+def test_room_in_the_store_is_none_on_the_disk(ports):
+    """The store was written, and the log has no room: the group waits for that."""
+    made, group = full_store(ports)
+    made.on_full(full=True)
+    ports.store.full = False
+    run(made, ports, 2_000_000)
+    assert group.replica.state.full
+    made.on_full(full=False)
+    assert not group.replica.state.full
+
+
+def test_a_store_that_stays_full_is_told_once(ports):
+    """It is tried every second, and between two tries the group is not for a moment as if there were room."""
+    made, group = full_store(ports)
+    for _ in range(1000):
+        run(made, ports, 10_000)
+        assert group.replica.state.full
+    assert ports.told.count("store_full") == 1
 
 
 def test_a_group_is_opened_once(ports):
