@@ -236,7 +236,7 @@ class Replica:
         if self.office is None:
             self.change_desk.tick(None, self.tenure.released)
         self.change_requests.ask(self.office, self.change_desk)
-        self.comparison.tick(sourced=self.membership.source_live())
+        self.comparison.tick(sourced=self.membership.source.live())
         self.election.tick()
         self.catch_up.tick(*self._source())
         for number, confirmed in self.contact.tick(self.office):
@@ -276,16 +276,7 @@ class Replica:
         """All flushes up to ``ticket`` are done."""
         state = self.state
         state.now = now
-        check(
-            state.durable_tickets <= ticket <= state.tickets, "flush tickets are completed in order", "flushed in order"
-        )
-        state.durable_tickets = ticket
-        if state.stalled():
-            state.flushes.fail(now)  # whoever is in office, now or later, need not find out for itself
-        if state.unflushed and state.unflushed[0][0] <= ticket:
-            state.flush_pace.observe(now - state.unflushed[0][2])
-        while state.unflushed and state.unflushed[0][0] <= ticket:
-            state.unflushed.popleft()
+        state.flushed(ticket)
         self.checkpoints.on_durable()
         self.catch_up.on_durable()
         return self._finish()

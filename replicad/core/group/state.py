@@ -124,8 +124,8 @@ class GroupState:
         self.tickets = 0  # flushes asked for
         self.durable_tickets = 0  # flushes done
         self.unflushed: deque[tuple[int, int, int]] = deque()  # (ticket, lowest slot written, asked at)
-        self.flushes = Probation(limits.stall_after_us)  # replica.durable: of the own disk
-        self.flush_pace = Pace(limits.stall_after_us, FLUSH_STALLS_MAX * limits.stall_after_us)  # replica.durable
+        self.flushes = Probation(limits.stall_after_us)  # flushed(): of the own disk
+        self.flush_pace = Pace(limits.stall_after_us, FLUSH_STALLS_MAX * limits.stall_after_us)  # flushed()
         self._lowest_written = 0
         self._voter_in: Configuration | None = None
         self._watermark_logged = durable.committed
@@ -189,6 +189,20 @@ class GroupState:
             if lowest:
                 slot = min(slot, lowest - 1)
         return slot
+
+    def flushed(self, ticket: int) -> None:
+        """All flushes up to ``ticket`` are done."""
+        check(
+            self.durable_tickets <= ticket <= self.tickets, "flush tickets are completed in order", "flushed in order"
+        )
+        self.durable_tickets = ticket
+        oldest = self.oldest_flush()
+        if self.stalled():
+            self.flushes.fail(self.now)  # whoever is in office, now or later, need not find out for itself
+        while self.unflushed and self.unflushed[0][0] <= ticket:
+            self.unflushed.popleft()
+        if oldest and self.oldest_flush() != oldest:
+            self.flush_pace.observe(self.now - oldest)
 
     def oldest_flush(self) -> int:
         """Return when the oldest unfinished flush was asked for (0: none is waiting)."""
