@@ -65,11 +65,17 @@ class Drainer:
         self._simulator.queue.after(int(self._random.expovariate(1.0) * self._settings.drain_us), due)
 
     def _act(self) -> None:
-        """Drain a node, or end that for one that is."""
-        end, pick = self._random.random() < 0.4, self._random.random()
+        """Drain a node, the coordinator more often than others, or end that for one that is."""
+        end, prefer, pick = self._random.random() < 0.4, self._random.random() < 0.4, self._random.random()
         among = [name for name in self._simulator.names if (name in self.drained) == end]
+        if prefer and not end:
+            among = [name for name in among if self._coordinates(name)] or among
         if among:
             self.set(among[int(pick * len(among))], drained=not end)
+
+    def _coordinates(self, name: str) -> bool:
+        process = self._simulator.nodes[name].process
+        return process is not None and process.replica.office is not None
 
     def set(self, name: str, *, drained: bool) -> None:
         """Ask a node, if it is up; it answers at once, or dies."""

@@ -96,6 +96,14 @@ def test_what_is_missing_is_shown(replicad, two):
     assert "group default has no coordinator" in replicad("status", addr=two[0].address).output
 
 
+def test_a_drained_node_is_shown_as_such(replicad, two):
+    """In the column of what is missing; not all is well then."""
+    told = two[0].status()
+    two[0].status = lambda: {**told, "drained": True}
+    result = replicad("status", addr=two[0].address)
+    assert (result.exit_code, "drained" in result.output) == (1, True)
+
+
 def test_ready(replicad, two):
     """--ready is silent when the nodes named are ready, and says what is missing otherwise."""
     n1, _ = two

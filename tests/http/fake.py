@@ -154,6 +154,13 @@ class FakeAdministration:
         self.asked.append(("remove node", name, seconds))
         return {"name": name, "removed": True}
 
+    def drained(self):
+        return {"node": self.node.name, "drained": ("drain", True) in self.asked}
+
+    def drain(self, *, drained):
+        self.asked.append(("drain", drained))
+        return self.drained()
+
     async def put_node(self, name, entry):
         self.asked.append(("node", name, entry))
         return {"name": name}

@@ -52,3 +52,16 @@ async def test_pages_of_groups_say_what_they_take(client):
     assert (answer.status, answer.text) == (200, "")
     answer = await client.ask("GET", "/v1/replicad/groups?pretty")
     assert answer.json == [{"name": "default"}]
+
+
+async def test_a_node_is_drained_and_taken_back(client, node):
+    """PUT and DELETE ask it, GET does not; another method is told which there are."""
+    page = "/v1/replicad/drain"
+    assert (await client.ask("GET", page)).json == {"node": "n1", "drained": False}
+    assert (await client.ask("PUT", page)).json == {"node": "n1", "drained": True}
+    assert (await client.ask("HEAD", page)).text == ""
+    assert (await client.ask("DELETE", page)).status == 200
+    assert node.administration.asked == [("drain", True), ("drain", False)]
+    answer = await client.ask("POST", page)
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD, OPTIONS, PUT, DELETE")
+    assert (await client.ask("PUT", f"{page}?timeout=5s")).status == 400

@@ -337,6 +337,19 @@ async def test_changes_of_the_cluster_are_pushed(raw, node, server):
     assert not server.news.look()
 
 
+async def test_clients_of_a_drained_node_are_sent_away_once(raw, node, server):
+    """They hear that it is no place to go, and are served if they stay."""
+    await raw.receive()
+    node.directory.drained.add("n1")
+    kind, reason, grace = await raw.receive()
+    assert (kind, reason, grace) == (CLOSING, "this node is drained for maintenance", 0)
+    kind, nodes, _ = await raw.receive()
+    assert (kind, nodes["n1"], nodes["n2"][1]) == (CLUSTER, ("127.0.0.1:7001", False), True)
+    server.spread_news()
+    assert len(await raw.results([PUT, b"a", b"1"])) == 1
+    assert raw.pushed == []
+
+
 async def test_news_wait_for_a_client_that_does_not_read(server, node):
     node.default.write(PUT, b"big", b"x" * 200_000)
     async with Raw(server.port) as raw:

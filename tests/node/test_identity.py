@@ -163,3 +163,21 @@ def test_data_without_an_identity_is_lost(tmp_path):
     assert again.identity.state == LOST
     assert "is gone" in again.set_aside_reason
     again.close()
+
+
+def test_a_drained_node_is_drained_until_that_is_ended(tmp_path):
+    """The mark is there after a restart, and when the data were set aside: the node is drained, not its data."""
+    directory = open_directory(tmp_path)
+    assert not directory.drained
+    for _ in range(2):
+        directory.set_drained(drained=True)
+    directory.set_aside()
+    directory.close()
+    directory = open_directory(tmp_path)
+    assert (directory.drained, directory.identity.state) == (True, LOST)
+    for _ in range(2):
+        directory.set_drained(drained=False)
+    directory.close()
+    directory = open_directory(tmp_path)
+    assert not directory.drained
+    directory.close()

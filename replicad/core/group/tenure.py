@@ -84,8 +84,9 @@ class Tenure:
         state = self.state
         office.authority.granting = False
         office.authority.recall()
-        # A node that stays closes its office no earlier than it must: nobody's process is about to end.
-        office.closing = state.leaving or self.grants_ended(office)
+        # A node that stays closes its office no earlier than it must: nobody's process is about to end. One that is
+        # drained closes it at once: what is open commits while the leases come back, and by then all have heard of it.
+        office.closing = state.leaving or state.drained or self.grants_ended(office)
         if not self.grants_ended(office):
             return False
         if office.open and state.now - office.open[0][2] < state.limits.lease_us:
