@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
+from replicad.cli.commands import CommandGroup
 from replicad.cli.output import EXIT_NO, WARN, Failure, coloured, examples, print_json
 
 
-@click.group(epilog=examples("replicad config check configs/local.toml"))
+@click.group(cls=CommandGroup, epilog=examples("replicad config check configs/local.toml"))
 def config() -> None:
     """Check a settings file."""
 

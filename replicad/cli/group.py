@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import click
 
+from replicad.cli.commands import CommandGroup
 from replicad.cli.nodes import Address, addr_option, request
 from replicad.cli.output import EXIT_USAGE, Failure, examples, on_terminal, print_json, print_table
 from replicad.cli.seconds import Seconds
@@ -28,7 +29,9 @@ timeout_option = click.option(
 )
 
 
-@click.group(epilog=examples("replicad group list", "replicad group create orders --members n1,n2,n3"))
+@click.group(
+    cls=CommandGroup, epilog=examples("replicad group list", "replicad group create orders --members n1,n2,n3")
+)
 def group() -> None:
     """Create, show, change and drop groups. A group is a keyspace of its own; --ns NAME selects it (HTTP: ns=NAME)."""
 
@@ -188,12 +191,12 @@ def drop(name: str, addresses: list[Address], *, force: bool, yes: bool, as_json
 
 @group.command("protocol", epilog=examples("replicad group protocol orders active"))
 @click.argument("name")
-@click.argument("protocol", type=click.Choice(["remote-write", "active"]))
+@click.argument("protocol", metavar="PROTOCOL", type=click.Choice(["remote-write", "active"]))
 @timeout_option
 @addr_option
 @json_option
 def switch(name: str, protocol: str, seconds: float, addresses: list[Address], *, as_json: bool) -> None:
-    """Switch a live group to another protocol, without losing or reordering a write."""
+    """Switch a live group to another protocol, remote-write or active, without losing or reordering a write."""
     body = {"protocol": protocol}
     change(addresses, path(name, "protocol"), body, seconds, as_json=as_json, doing=f"switching {name} to {protocol}")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replicad.cli import locks
+from replicad.cli.commands import CommandGroup
 from replicad.cli.output import (
     BAD,
     EXIT_NO,
@@ -35,11 +36,12 @@ SHOWN_VALUE_WIDTH = 40
 
 
 @click.group(
+    cls=CommandGroup,
     epilog=examples(
         "replicad inspect wal data/n1 --verify",
         "replicad inspect store data/n1 --prefix users/ --limit 10",
         "replicad inspect checkpoint data/n1",
-    )
+    ),
 )
 def inspect() -> None:
     """Show a node's files: message log, store, checkpoints.

@@ -12,6 +12,7 @@ from urllib.parse import quote_from_bytes
 import click
 
 from replicad.cli import bookmark_file as bookmarks
+from replicad.cli.commands import CommandGroup
 from replicad.cli.nodes import Address, Answer, addr_option, request
 from replicad.cli.output import EXIT_NO, EXIT_UNKNOWN, EXIT_USAGE, Failure, examples, print_json, print_table, printable
 from replicad.cli.seconds import Seconds
@@ -27,6 +28,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 @click.group(
+    cls=CommandGroup,
     epilog=examples(
         "replicad kv put greeting hello",
         "replicad kv get greeting",
@@ -34,7 +36,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
         "replicad kv put greeting hello --bookmark-file my.session",
         "replicad kv get greeting --stale --bookmark-file my.session",
         "REPLICAD_ADDR=10.0.0.7:8001,10.0.0.8:8001 replicad kv get greeting",
-    )
+    ),
 )
 def kv() -> None:
     """Read and write keys.

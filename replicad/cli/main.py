@@ -9,7 +9,8 @@ from typing import cast
 import click
 
 from replicad import __version__
-from replicad.cli.output import Failure, examples
+from replicad.cli.commands import CommandGroup
+from replicad.cli.output import examples
 
 COMMANDS = {
     "up": ("up", "Run a cluster on this machine, in the foreground."),
@@ -30,7 +31,7 @@ COMMANDS = {
 """Subcommand -> (module in replicad.cli that has it under the same name, what it does)."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(CommandGroup):
     """A group that imports a command when it is run, and none to list them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -48,18 +49,6 @@ class LazyGroup(click.Group):
         """Write the list for --help."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; a misspelt one gets a suggestion."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], COMMANDS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there is: {', '.join(COMMANDS)}"
-            raise Failure(f"there is no command {args[0][:40]!r}; {hint}", 2)
-        return super().resolve_command(ctx, args)
 
 
 @click.group(

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import click
 
+from replicad.cli.commands import CommandGroup
 from replicad.cli.group import ASK_SECONDS, GROUPS, call, change, json_option, path, timeout_option
 from replicad.cli.nodes import Address, addr_option, parse_addresses
 from replicad.cli.output import EXIT_USAGE, Failure, examples, on_terminal, print_json, print_table
@@ -24,11 +25,12 @@ all_groups_option = click.option(
 
 
 @click.group(
+    cls=CommandGroup,
     epilog=examples(
         "replicad member list",
         "replicad member add n4 --peer 10.0.0.4:9001 --http 10.0.0.4:8001",
         "replicad member replace n2 --with n4",
-    )
+    ),
 )
 def member() -> None:
     """Show and change who is a member of a group, one voter at a time.

@@ -42,7 +42,8 @@ def serve(config: Path | None, node: str | None, tied_to: int | None) -> None:
     try:
         settings = load(config, node, os.environ)
     except SettingsError as error:
-        raise Failure("\n".join(error.sentences), EXIT_USAGE) from error
+        hint = ["without --config every setting comes from the environment (REPLICAD_…)"] if config is None else []
+        raise Failure("\n".join([*hint, *error.sentences]), EXIT_USAGE) from error
 
     from replicad.cli.serve import serve as run
 

@@ -19,6 +19,8 @@ DEFAULT_ADDRESSES = "127.0.0.1:8001,8002,8003"
 CONNECT_SECONDS = 1.0
 ATTEMPT_SECONDS = 8.0
 """Above a node's own deadline for a request (5 s unless set), so that its answer is not missed."""
+FIND_SECONDS = 10.0
+"""So long nodes are tried when none of them took the request, however long it may take one that does."""
 PAUSES = (0.05, 0.1, 0.2, 0.4)
 """Seconds to wait before all nodes are tried again; the last one goes on."""
 
@@ -150,12 +152,14 @@ def request(
 ) -> Answer:
     """Send a request to one node after another until one answers for good, for at most about ``seconds``.
 
-    Overload, unreadiness and silence are tried again; a write must carry an Idempotency-Key for that. Without
-    ``repeat`` an answer that leaves the outcome open is the last one, and its sentence the failure's. Returns answers
-    of status 200 and of 404 without a body (a missing key). Raises Failure: EXIT_USAGE when the request was refused
-    for what it is, EXIT_UNREACHED when nobody could do it, EXIT_UNKNOWN when somebody may have done it.
+    Overload, unreadiness and silence are tried again, for less long where nobody is there at all; a write must carry an
+    Idempotency-Key for that. Without ``repeat`` an answer that leaves the outcome open is the last one, its sentence
+    the failure's. Returns answers of status 200 and of 404 without a body (a missing key). Raises Failure: EXIT_USAGE
+    when the request was refused for what it is, EXIT_UNREACHED when nobody could do it, EXIT_UNKNOWN when somebody may
+    have done it.
     """
     deadline = time.monotonic() + seconds
+    found_by = time.monotonic() + min(seconds, FIND_SECONDS)
     writes = method not in {"GET", "HEAD"}
     may_be_done = False
     rounds = 0
@@ -167,8 +171,10 @@ def request(
                 answer = ask(address, method, target, body, headers, seconds=min(attempt_seconds, left))
             except UnreachedError as error:
                 may_be_done |= writes and error.sent
+                found_by = deadline if error.sent else found_by
                 problems.append(str(error))
             else:
+                found_by = deadline
                 if answer.status == 200 or (answer.status == 404 and not answer.body):
                     return answer
                 sentence = answer.text or f"{address} answered {answer.status}"
@@ -179,10 +185,10 @@ def request(
                     raise Failure(sentence, EXIT_USAGE, answer.headers.get("x-replicad-error", ""))
                 may_be_done |= writes and outcome != "definite"
                 problems.append(f"{address} says: {answer.text or answer.status}")
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= found_by:
                 break
         pause = PAUSES[min(rounds, len(PAUSES) - 1)]
-        if time.monotonic() + pause >= deadline:
+        if time.monotonic() + pause >= found_by:
             break
         time.sleep(pause)
         rounds += 1

@@ -79,7 +79,8 @@ def _check_http(findings: Findings, name: str, cluster: str, address: Address) -
         there = (said["node"], said["cluster"])
     except UnreachedError as error:
         findings.wrong(
-            f"{name} at its HTTP address {error}", "start it, or open the way there (firewall, name, advertise)"
+            f"{name} at its HTTP address {error}",
+            f"start it (replicad serve --config FILE --node {name}), or open the way there (firewall, name, advertise)",
         )
         return None
     except (ValueError, TypeError, KeyError):
@@ -118,7 +119,8 @@ def _check_dialing(findings: Findings, settings: Settings, peer: str, address: A
         reason = "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error)).lower()
         findings.wrong(
             f"{here} cannot reach {peer} at its peer address {address}: {reason}",
-            f"start {peer}; if it runs, look at nodes.{peer}.peer_advertise, its name and firewalls",
+            f"start {peer} (replicad serve --config FILE --node {peer}); if it runs, look at "
+            f"nodes.{peer}.peer_advertise, its name and firewalls",
         )
     except (RefusedError, FrameError) as error:
         findings.wrong(

@@ -117,10 +117,11 @@ def _make_again(
 ) -> GroupStart:
     """Clear the store, and load the checkpoint if that is what is gone on from; return what it comes to."""
     _clear(store)
+    slot = durable.checkpoint.slot if durable.checkpoint is not None else 0
+    if slot or durable.entries:
+        log.info("store_rebuilding", group=store.group, checkpoint=slot)
     if durable.checkpoint is None:
         return start
-    slot = durable.checkpoint.slot
-    log.info("store_rebuilding", group=store.group, checkpoint=slot)
     if start.source is Source.CHECKPOINT:
         try:
             _load(files, durable.checkpoint, store)

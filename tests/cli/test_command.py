@@ -5,6 +5,7 @@ import click
 import pytest
 
 from replicad import __version__
+from replicad.cli import nodes
 from replicad.cli.main import COMMANDS, main
 from replicad.cli.output import printable, size_text, table_text
 
@@ -40,12 +41,33 @@ def test_an_unknown_command(replicad, typed, hint):
 
 
 @pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        (("group", "shwo"), "'group shwo'; did you mean 'show'?"),
+        (("kv", "xyz"), "'kv xyz'; there is: delete, get, list, put"),
+    ],
+)
+def test_an_unknown_command_of_a_group(replicad, typed, hint):
+    """The same below the first level."""
+    result = replicad(*typed)
+    assert (result.exit_code, result.stderr) == (2, f"replicad: there is no command {hint}\n")
+
+
+def test_a_command_that_takes_long_ends_soon_where_nobody_is(replicad, monkeypatch):
+    """The time that a change may take is not spent on finding a node: that is said after some seconds."""
+    monkeypatch.setattr(nodes, "FIND_SECONDS", 0.0)
+    result = replicad("member", "promote", "n4", "--timeout", "600", addr="127.0.0.1:1")
+    assert (result.exit_code, "no node could answer; nothing was done" in result.stderr) == (4, True)
+
+
+@pytest.mark.parametrize(
     "arguments", [["--help"], ["kv", "get", "--help"], ["kv", "get", "k", "--addr", "127.0.0.1:1"]]
 )
 def test_what_is_not_needed_is_not_imported(arguments):
     """The list of commands, and a read, start without the heavy libraries."""
     program = f"""
 import sys
+from replicad.cli import nodes
 from replicad.cli.main import main
 try:
     main({[*arguments, *(["--timeout", "0.1"] if "k" in arguments else [])]})

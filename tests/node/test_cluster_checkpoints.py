@@ -49,8 +49,10 @@ async def test_a_log_without_checkpoint_rebuilds_the_store(tmp_path):
             await load.more(200)
         cluster.kill("n1")
         shutil.rmtree(cluster["n1"].data / "store")
+        assert "store_rebuilding" not in cluster["n1"].printed()
         cluster.start("n1")
         await verify(cluster, load)
+        assert "store_rebuilding" in cluster["n1"].printed()
 
 
 async def test_a_wiped_node_comes_back_from_a_checkpoint(tmp_path):
