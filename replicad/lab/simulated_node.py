@@ -298,7 +298,8 @@ class SimulatedNode:
         """A directory with a past was put here; ``trusted``: its store is of this boot of the machine."""
         self._started_before = True
         self._rebooted = self._rebooted or not trusted
-        self.store_files.trusted = self.store_files.trusted and trusted
+        for data in self.data.values():
+            data.store_files.trusted = data.store_files.trusted and trusted
 
     def _prepare_store(self, data: GroupData, durable: DurableState) -> bool:
         """Make the store something to start from; returns whether only a transfer can do that (rebuild)."""
