@@ -201,7 +201,9 @@ class SimulatedNode:
             process.engine.on_peer(peer, PEER_VERSION_MAX)
         replica = process.replica
         if self.forced_id:
-            replica.state.naming = replace(replica.state.naming, fresh_id=self.forced_id)
+            for group in process.engine.groups.values():
+                state = group.replica.state
+                state.naming = replace(state.naming, fresh_id=self.forced_id)
         self.note(
             f"starts: disk {self.disk_id[:4]}{' lost' if self.lost else ''}"
             f"{' rebuild' if replica.state.rebuilding else ''} "

@@ -155,7 +155,7 @@ def draw(seed: int, nodes: int) -> Swarm:
     catalog = Random(f"{seed}/swarm/catalog").random() < CATALOG_SHARE
     if catalog:
         mean = Random(f"{seed}/swarm/catalog/mean").choice(CATALOG_US)
-        # A group of another past under this cluster's id is refused, and its node is not told: nobody empties it.
+        # Whether a node is on another past is noted for the whole node: its groups may differ, and are judged as one.
         nemesis = replace(nemesis, other_past_us=0, catalog_us=mean)
         if Random(f"{seed}/swarm/catalog/losses").random() >= LOSSES_SHARE:
             nemesis = replace(nemesis, rot_us=0, wipe_us=0, older_us=0, stranger_us=0)
