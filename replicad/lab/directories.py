@@ -34,8 +34,9 @@ class Directory:
     """How often the machine had lost power by then: a store of an earlier boot is not trusted."""
     segments: dict[int, bytearray]
     promises: dict[str, int]
-    store: tuple[MemoryStore, int, bool, bool]
-    checkpoints: dict[int, bytes]
+    stores: dict[str, tuple[MemoryStore, int, bool, bool]]
+    """By the ids of groups, as are the checkpoints."""
+    checkpoints: dict[str, dict[int, bytes]]
 
 
 def copy_directory(node: SimulatedNode) -> Directory:
@@ -47,8 +48,8 @@ def copy_directory(node: SimulatedNode) -> Directory:
         node.boots,
         node.disk.image(),
         dict(node.disk.promises),
-        node.store_files.image(),
-        node.files.image(),
+        {group: data.store_files.image() for group, data in node.data.items()},
+        {group: data.files.image() for group, data in node.data.items()},
     )
 
 
@@ -56,8 +57,10 @@ def put_back(node: SimulatedNode, directory: Directory) -> None:
     """Give a dead node another directory."""
     node.wipe()
     node.disk.restore(directory.segments, directory.promises)
-    node.files.restore(directory.checkpoints)
-    node.store_files.restore(directory.store, same_boot=directory.boots == node.boots)
+    for group, store in directory.stores.items():
+        data = node.of(group)
+        data.files.restore(directory.checkpoints[group])
+        data.store_files.restore(store, same_boot=directory.boots == node.boots)
     node.disk_id = directory.disk_id
     node.cluster_id = directory.cluster_id
     node.lost = directory.lost
@@ -96,6 +99,7 @@ def other_past(
     """
     calm = replace(swarm, nemesis=NemesisFaults(), fault_phase_us=duration)
     simulator = Simulator(seed, calm, Transcript(keep=0), founders)
+    simulator.new_judge = Unjudged
     simulator.judge = Unjudged(swarm.limits.request_window_slots)
     for node in simulator.nodes.values():
         node.forced_id = cluster_id

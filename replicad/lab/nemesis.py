@@ -10,6 +10,8 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
+from replicad.lab.losses import may_lose
+
 if TYPE_CHECKING:
     from replicad.lab.simulated_node import SimulatedNode
     from replicad.lab.simulator import Simulator
@@ -304,12 +306,8 @@ class Nemesis:
         self.after(outage, undo)
 
     def may_lose(self, node: SimulatedNode) -> bool:
-        """Return whether this node may lose its data: the majority of the members then still holds theirs."""
-        nodes = self._simulator.nodes.values()
-        for other in nodes:
-            other.check_established()
-        lacking = sum(not other.established for other in nodes if other is not node)
-        return node.established and lacking + 1 <= (len(nodes) - 1) // 2
+        """Return whether this node may lose its data."""
+        return may_lose(self._simulator, node)
 
     def _rot(self, random: Random) -> None:
         """Kill a node and damage its log or its newest checkpoint."""

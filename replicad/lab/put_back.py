@@ -80,15 +80,16 @@ class PutBack:
         process = node.process
         if process is None:
             return False
-        own = process.replica.state
-        for other in self._simulator.nodes.values():
-            if other is node:
-                continue
-            if other.process is None:
-                return False
-            state = other.process.replica.state
-            if state.promised < own.promised or state.durable_limit(state.log.committed) < own.log.highest:
-                return False
+        others = [other.process for other in self._simulator.nodes.values() if other is not node]
+        for group in process.engine.groups.values():
+            own = group.replica.state
+            for other in others:
+                known = [one for one in other.engine.groups.values() if one.id == group.id] if other else []
+                if not known:
+                    return False
+                state = known[0].replica.state
+                if state.promised < own.promised or state.durable_limit(state.log.committed) < own.log.highest:
+                    return False
         return True
 
     def _other_past(self, random: Random) -> None:

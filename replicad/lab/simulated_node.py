@@ -205,7 +205,9 @@ class SimulatedNode:
             process.engine.on_peer(peer, PEER_VERSION_MAX)
         replica = process.replica
         if self.forced_id:
-            replica.state.naming = replace(replica.state.naming, fresh_id=self.forced_id)
+            for group in process.engine.groups.values():
+                state = group.replica.state
+                state.naming = replace(state.naming, fresh_id=self.forced_id)
         self.note(
             f"starts: disk {self.disk_id[:4]}{' lost' if self.lost else ''}"
             f"{' rebuild' if replica.state.rebuilding else ''} "
@@ -304,7 +306,8 @@ class SimulatedNode:
         """A directory with a past was put here; ``trusted``: its store is of this boot of the machine."""
         self._started_before = True
         self._rebooted = self._rebooted or not trusted
-        self.store_files.trusted = self.store_files.trusted and trusted
+        for data in self.data.values():
+            data.store_files.trusted = data.store_files.trusted and trusted
 
     def _prepare_store(self, data: GroupData, durable: DurableState) -> bool:
         """Make the store something to start from; returns whether only a transfer can do that (rebuild)."""

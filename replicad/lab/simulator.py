@@ -49,6 +49,7 @@ class Simulator:
         self.transcript = transcript
         self.queue = EventQueue()
         self.judge = Judge(swarm.limits.request_window_slots)
+        self.new_judge: Callable[[int], Judge] = Judge
         self.other_judges: dict[str, Judge] = {}
         """By the ids of groups other than ``default``."""
         self.network = Network(swarm.network, Random(f"{seed}/network"), Random(f"{seed}/network/late"))
@@ -80,7 +81,8 @@ class Simulator:
         if group == DEFAULT:
             return self.judge
         if group not in self.other_judges:
-            self.other_judges[group] = Judge(self.swarm.limits.request_window_slots)
+            judge = self.other_judges[group] = self.new_judge(self.swarm.limits.request_window_slots)
+            judge.alien = self.judge.alien
         return self.other_judges[group]
 
     # --- running ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from replicad.lab.network import NetworkFaults
 
 CATALOG_SHARE = 0.35
 """Share of the seeds in which nodes follow the catalog in ``_meta``, and groups come and go."""
+LOSSES_SHARE = 0.5
+"""Share of those in which disks are lost and put back, too, and strangers come by."""
 CATALOG_US = (300_000, 800_000, 2_000_000)
 
 
@@ -162,9 +164,11 @@ def draw(seed: int, nodes: int) -> Swarm:
     founders = nodes
     catalog = Random(f"{seed}/swarm/catalog").random() < CATALOG_SHARE
     if catalog:
-        # A disk that one group has admitted again may still be lost to another: nobody counts lost disks by group.
-        nemesis = replace(nemesis, rot_us=0, wipe_us=0, older_us=0, other_past_us=0)
-        nemesis = replace(nemesis, stranger_us=0, catalog_us=Random(f"{seed}/swarm/catalog/mean").choice(CATALOG_US))
+        mean = Random(f"{seed}/swarm/catalog/mean").choice(CATALOG_US)
+        # Whether a node is on another past is noted for the whole node: its groups may differ, and are judged as one.
+        nemesis = replace(nemesis, other_past_us=0, catalog_us=mean)
+        if Random(f"{seed}/swarm/catalog/losses").random() >= LOSSES_SHARE:
+            nemesis = replace(nemesis, rot_us=0, wipe_us=0, older_us=0, stranger_us=0)
     if nemesis.change_us:
         nemesis = replace(nemesis, rot_us=0, wipe_us=0, diverge_us=0, older_us=0, other_past_us=0)
         founders = nodes + 2 if catalog else Random(f"{seed}/swarm/founders").choice((1, nodes, nodes))

@@ -181,6 +181,14 @@ class Comparison:
             if name != state.node:
                 state.send(name, CompareDigest(state.boot, state.applied, state.digest))
 
+    def takes_word_of(self, sender: str) -> bool:
+        """Return whether a voter is one by its name alone, as nobody's disk is known here.
+
+        The first configuration is in no slot. A disk that has caught up and knows none gets it with its vote only; and
+        the initial members vote, as any change of theirs would be in the log. It may find out that its state is wrong.
+        """
+        return self.state.configuration is None and sender in self.state.peers()
+
     def on_compared(self, sender: str, message: DigestCompared) -> None:
         """A voter answered: serve with a majority, rebuild against one."""
         state = self.state

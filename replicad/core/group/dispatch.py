@@ -79,6 +79,8 @@ def dispatch(replica: Replica, sender: str, disk: str, message: m.Message) -> No
                 _dispatch_member(replica, sender, disk, message)
             elif isinstance(message, m.Heartbeat):
                 replica.membership.on_foreign_heartbeat(sender)
+            elif isinstance(message, m.DigestCompared) and replica.comparison.takes_word_of(sender):
+                replica.comparison.on_compared(sender, message)
 
 
 def _note_sign(replica: Replica, sender: str, disk: str, message: m.Message) -> None:

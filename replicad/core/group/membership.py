@@ -247,6 +247,8 @@ class Membership:
             self._learn(theirs)
         kin = state.lineage.kin_of_peer(theirs, sender, disk)
         self.source.check(sender, disk, kin)
+        if foreign:
+            self._on_foreign(sender)
         if foreign or state.out.forget:
             return
         if state.configuration is not None or not self.stranger:
@@ -254,6 +256,19 @@ class Membership:
         office = office if state.role is Role.COORDINATOR else None  # what was learnt just now may have ended it
         if state.configuration is not None:
             self._answer(sender, message, state.configuration, kin, office)
+
+    def _on_foreign(self, sender: str) -> None:
+        """Tell who is of another past that it is; and be told so by a majority of those that the own one names."""
+        state = self.state
+        own = state.configuration
+        if own is None or not state.is_voter():
+            return
+        if state.coordinator:
+            self._reply(sender, REMOVED_PAUSE_US)
+            return
+        strange = [name for name in state.peers() if name in self.introductions and self.introductions[name].foreign]
+        if len(strange) >= state.majority() and self.estranged_since < 0:
+            self.estranged_since = state.now
 
     def _answer(self, sender: str, message: Introduce, own: Configuration, kin: Kin, office: Office | None) -> None:
         """Tell a peer what it does not know: the group's beginning, its configuration, who coordinates it."""
@@ -277,10 +292,10 @@ class Membership:
             return
         self._reply(sender)
 
-    def _reply(self, sender: str) -> None:
+    def _reply(self, sender: str, pause: int = 0) -> None:
         """Introduce oneself in answer, but not again and again: two that do not know each other would never stop."""
         state = self.state
-        pause = INTRODUCE_HEARTBEATS * state.limits.heartbeat_us - state.limits.heartbeat_us // 2
+        pause = pause or INTRODUCE_HEARTBEATS * state.limits.heartbeat_us - state.limits.heartbeat_us // 2
         if state.now - self.replied_at.get(sender, -pause) >= pause:
             self.replied_at[sender] = state.now
             state.send(sender, self.introduction(sender))

@@ -127,6 +127,21 @@ def test_a_rebuilt_voter_asks_about_no_slot_below_what_its_log_called_committed(
     assert {message.slot for message in rig.of(m.CompareDigest)} == {2}
 
 
+def test_a_new_disk_whose_state_is_not_the_groups_is_rebuilt():
+    """It knows no configuration, and would be given no vote for ever."""
+    rig = Rig("n3", disk="a new disk", lost=True, formed=False)
+    rig.step("n2", m.Welcome(N2, 2))
+    rig.wait(2 * HEARTBEAT)
+    rig.step("n2", m.Slots(1, 2, ((1, N2, 0, batch(1)), (2, N2, 0, batch(2)))))
+    rig.wait(2 * HEARTBEAT)
+    assert ("n1", m.CompareDigest(7, 2, OWN)) in rig.sent
+    rig.step("n1", m.DigestCompared(7, 2, OTHER))
+    rig.step("n9", m.DigestCompared(7, 2, OTHER))
+    assert not rig.replica.state.rebuilding
+    rig.step("n2", m.DigestCompared(7, 2, OTHER))
+    assert rig.replica.state.rebuilding
+
+
 def test_peers_of_version_1_are_not_waited_for():
     """They cannot be asked: all is as it was with them, and an event says so."""
     rig = Rig("n1", entries=[(1, N2, batch(1))], committed=1)

@@ -1,7 +1,7 @@
 import pytest
 
 from replicad.core.detection.patience import Patience
-from replicad.core.group.membership import STRANGERS_HEARTBEATS
+from replicad.core.group.membership import ESTRANGED_HEARTBEATS, STRANGERS_HEARTBEATS
 from replicad.core.journal.records import FormationRecord
 from replicad.core.model import messages as m
 from replicad.core.model.configuration import Configuration
@@ -530,4 +530,39 @@ def test_a_source_is_dropped_when_another_directory_or_another_life_shows(genera
     told = configuration_of().encode()
     disk = disk_of("n2") if generation else "another past's"
     rig.step("n2", introduce("n2", "formed", disk=disk, committed=4, configuration=told), disk=disk)
+    assert rig.replica.membership.source.node == ""
+
+
+# --- a directory of another life of the group -------------------------------------------------------------------------
+
+
+def lived(node, incarnation):
+    """A voter of a group with an id of its own; the cluster's is the same."""
+    durable = durable_state()
+    durable.formation = configuration_of().identified("cluster", incarnation).encode()
+    return Rig(node, durable=durable)
+
+
+def told(incarnation):
+    return configuration_of().identified("cluster", incarnation).encode()
+
+
+def test_who_is_of_another_life_of_the_group_is_told():
+    """Heartbeats tell it nothing: its own configuration has other disks under the same names."""
+    rig = lived("n1", "today's")
+    rig.elect()
+    rig.take_sent()
+    foreign = introduce("n3", "formed", disk="other", committed=9, configuration=told("earlier"))
+    said = rig.step("n3", foreign, disk="other")
+    assert [(to, type(message)) for to, message in said] == [("n3", m.Introduce)]
+    assert rig.step("n3", foreign, disk="other") == []
+
+
+def test_a_majority_of_another_life_says_that_this_directory_is_none_of_the_groups():
+    """One of two may be the one that is out of place."""
+    rig = lived("n3", "earlier")
+    for node, estranged in (("n1", False), ("n2", True)):
+        rig.step(node, introduce(node, "formed", committed=9, configuration=told("today's")))
+        rig.wait((ESTRANGED_HEARTBEATS + 1) * HEARTBEAT)
+        assert rig.replica.membership.estranged() is estranged
     assert rig.replica.membership.source.node == ""
