@@ -10,6 +10,8 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
+from replicad.core.cluster.definitions import META
+
 if TYPE_CHECKING:
     from replicad.lab.simulated_node import SimulatedNode
     from replicad.lab.simulator import Simulator
@@ -35,7 +37,7 @@ class Nemesis:
         """Begin; every kind of fault has a stream of its own."""
         settings = self._settings
         for node in self._simulator.nodes.values():
-            node.points.scale_ppm = settings.points_ppm
+            node.points.scale_ppm, node.points.installs_ppm = settings.points_ppm, settings.installs_ppm
         kinds: list[tuple[str, int, Callable[[Random], None]]] = [
             ("crash", settings.crash_us, self._crash),
             ("power", settings.power_us, self._power),
@@ -53,6 +55,9 @@ class Nemesis:
         self._enabled = [pull for _, mean, pull in kinds[:-2] if mean]
         kinds.append(("storm", settings.storm_us, self._storm))
         kinds.append(("diverge", settings.diverge_us, self._diverge))
+        kinds.append(("diverge_meta", settings.diverge_meta_us, self._diverge_meta))
+        kinds.append(("isolate", settings.isolate_us, self._isolate))
+        kinds.append(("flap", settings.flap_us, self._flap))
         kinds.append(("stop", settings.stop_us, self._stop))
         kinds.append(("slow", settings.slow_us, self._slow))
         if settings.aimed_ppm:
@@ -70,7 +75,7 @@ class Nemesis:
         """Pull no lever any more."""
         self.stopped = True
         for node in self._simulator.nodes.values():
-            node.points.scale_ppm = 0
+            node.points.scale_ppm = node.points.installs_ppm = 0
 
     def plan(self, name: str, mean: int, pull: Callable[[Random], None]) -> None:
         """Pull this lever again and again, after random times of this mean, from a stream of its own."""
@@ -252,7 +257,17 @@ class Nemesis:
         pairs = [(node, other) for other in others] if kind == 0 else [(other, node) for other in others]
         self._cut(pairs[:1] if kind == 2 else pairs, random)
 
-    def _cut(self, pairs: list[tuple[str, str]], random: Random) -> None:
+    def _isolate(self, random: Random) -> None:
+        """Cut the coordinator off for a lease length or two: it logs what is never chosen, and then must catch up."""
+        names = self._simulator.names
+        prefer = random.random()
+        node = self.any(random).name if prefer < 0.9 else names[random.randrange(len(names))]
+        lease_us = self._simulator.swarm.limits.lease_us
+        duration = lease_us + random.randrange(2 * lease_us)
+        others = [name for name in names if name != node]
+        self._cut([*((node, o) for o in others), *((o, node) for o in others)], random, duration)
+
+    def _cut(self, pairs: list[tuple[str, str]], random: Random, duration: int = 0) -> None:
         network = self._simulator.network
         self._simulator.count("fault partition")
         self._simulator.note("net", "cut " + " ".join(f"{a}>{b}" for a, b in pairs))
@@ -264,7 +279,7 @@ class Nemesis:
             for a, b in pairs:
                 network.unblock(a, b)
 
-        self.after(self.outage(random), undo)
+        self.after(duration or self.outage(random), undo)
 
     # --- disks --------------------------------------------------------------------------------------------------------
 
@@ -296,6 +311,21 @@ class Nemesis:
             return
         self._simulator.count("fault full")
         node.set_full(full=True, used_up=self._space.random() < 0.5)
+
+        def undo() -> None:
+            if node.full:
+                node.set_full(full=False)
+
+        self.after(outage, undo)
+
+    def _flap(self, random: Random) -> None:
+        """A disk that is full for hundredths of seconds, again and again: its node wants a lease, and wants none."""
+        node = self.any(random)
+        outage = random.randrange(10_000, 250_000)
+        if node.full or node.process is None:
+            return
+        self._simulator.count("fault flap")
+        node.set_full(full=True)
 
         def undo() -> None:
             if node.full:
@@ -342,3 +372,13 @@ class Nemesis:
             return
         self._simulator.count("fault diverge")
         node.diverge()
+
+    def _diverge_meta(self, random: Random) -> None:
+        """Let one machine's copy of the catalog hold something that the others do not, while theirs are known equal."""
+        node = self.any(random)
+        for other in self._simulator.nodes.values():
+            found = other.process.engine.by_id.get(META) if other.process is not None else None
+            if found is None or other.diverged_in(META) or not found.replica.state.serves:
+                return
+        self._simulator.count("fault diverge meta")
+        node.diverge(META)

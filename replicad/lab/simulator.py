@@ -78,7 +78,9 @@ class Simulator:
         if group == DEFAULT:
             return self.judge
         if group not in self.other_judges:
-            self.other_judges[group] = Judge(self.swarm.limits.request_window_slots)
+            judge = self.other_judges[group] = Judge(self.swarm.limits.request_window_slots)
+            if group == META:
+                judge.differs = lambda name: self.nodes[name].diverged_in(META)
         return self.other_judges[group]
 
     # --- running ------------------------------------------------------------------------------------------------------

@@ -46,6 +46,12 @@ class NemesisFaults:
     """A disk whose flushes take tenths of seconds longer, for seconds."""
     diverge_us: int = 0
     """One machine's state gets something that the others do not have (a minority's, at any time)."""
+    diverge_meta_us: int = 0
+    """The same, of one machine's copy of the catalog."""
+    isolate_us: int = 0
+    """The coordinator is cut off, for a little longer than its office can last."""
+    flap_us: int = 0
+    """A disk is full for hundredths of seconds."""
     older_us: int = 0
     """A node gets an older copy of its whole directory."""
     other_past_us: int = 0
@@ -64,6 +70,8 @@ class NemesisFaults:
     """Chance that a change of the configuration, or a page of slots that is held back, comes with a crash just then."""
     points_ppm: int = 0
     """Scale of the chances with which processes die between two things made durable apart (``crash_points``)."""
+    installs_ppm: int = 0
+    """The same for the points of the install of a checkpoint, if that is more."""
     long_ppm: int = 200_000
     """Share of outages (in parts per million) that last for seconds instead of tenths of seconds."""
 
@@ -132,6 +140,10 @@ class Swarm:
 
 def draw(seed: int, nodes: int) -> Swarm:
     """Return the mix of this seed for a group of so many nodes; where members change, there are two nodes more."""
+    return themed(seed, _mix(seed, nodes))
+
+
+def _mix(seed: int, nodes: int) -> Swarm:
     limits = _limits(Random(f"{seed}/limits"))
     limits = _ticket_limits(limits, Random(f"{seed}/limits/tickets"))
     short = _short(Random(f"{seed}/limits/short"))
@@ -155,6 +167,7 @@ def draw(seed: int, nodes: int) -> Swarm:
         # A disk that one group has admitted again may still be lost to another: nobody counts lost disks by group.
         nemesis = replace(nemesis, rot_us=0, wipe_us=0, older_us=0, other_past_us=0)
         nemesis = replace(nemesis, stranger_us=0, catalog_us=Random(f"{seed}/swarm/catalog/mean").choice(CATALOG_US))
+        nemesis = replace(nemesis, diverge_meta_us=_diverge_meta_us(seed))
     if nemesis.change_us:
         nemesis = replace(nemesis, rot_us=0, wipe_us=0, diverge_us=0, older_us=0, other_past_us=0)
         founders = nodes + 2 if catalog else Random(f"{seed}/swarm/founders").choice((1, nodes, nodes))
@@ -177,6 +190,78 @@ def draw(seed: int, nodes: int) -> Swarm:
         protocol=Random(f"{seed}/swarm/protocol").choice((REMOTE_WRITE, ACTIVE)),
         catalog=catalog,
     )
+
+
+def themed(seed: int, swarm: Swarm) -> Swarm:
+    """In a few seeds, change a mix so that it comes again and again to one state that all the others hardly ever meet."""
+    random = Random(f"{seed}/swarm/theme")
+    draw = random.random()
+    theme = next((change for share, change in THEMES if draw < share), None)
+    return theme(swarm, random) if theme is not None else swarm
+
+
+def _stale(swarm: Swarm, random: Random) -> Swarm:
+    """Who was cut off has logged what was never chosen, is sent a checkpoint, and dies while it installs that."""
+    swarm = _plain(swarm)
+    nemesis = replace(
+        swarm.nemesis,
+        partition_us=0,
+        one_way_us=0,
+        isolate_us=random.randint(500_000, 1_200_000),
+        points_ppm=500_000,
+        installs_ppm=2_500_000,
+        checkpoint_us=0,
+    )
+    limits = replace(
+        swarm.limits,
+        checkpoint_slots=random.choice((5, 10)),
+        retained_slots=random.choice((1, 2)),
+        retained_bytes=1_024,
+        open_slots_max=64,
+        open_bytes_max=1 << 20,
+        batch_operations_max=1,
+    )
+    load = replace(swarm.load, clients=8, think_us=30_000, burst_ppm=300_000, burst_max=12)
+    return replace(swarm, nemesis=nemesis, limits=limits, load=load)
+
+
+def _pasts(swarm: Swarm, random: Random) -> Swarm:
+    """Directories of another past come often, to a cluster that is in touch: digests must find them out."""
+    swarm = _plain(swarm)
+    nemesis = replace(
+        swarm.nemesis,
+        **dict.fromkeys(("partition_us", "one_way_us", "pause_us", "hang_us", "full_us", "blackout_us"), 0),
+        **dict.fromkeys(("storm_us", "slow_us", "rot_us", "diverge_us"), 0),
+        other_past_us=random.randint(400_000, 1_000_000),
+        points_ppm=0,
+    )
+    return replace(swarm, nemesis=nemesis)
+
+
+def _flapping(swarm: Swarm, random: Random) -> Swarm:
+    """Nodes want leases and want none, in messages that overtake each other."""
+    swarm = _plain(swarm)
+    nemesis = replace(
+        swarm.nemesis,
+        **dict.fromkeys(("partition_us", "one_way_us", "pause_us", "hang_us", "full_us", "blackout_us"), 0),
+        **dict.fromkeys(("storm_us", "slow_us", "rot_us"), 0),
+        flap_us=random.randint(30_000, 120_000),
+    )
+    network = replace(swarm.network, ordered=False, slow_ppm=300_000, slow_max_us=random.choice((80_000, 150_000)))
+    load = replace(swarm.load, clients=8, think_us=10_000, keys=1)
+    return replace(swarm, nemesis=nemesis, network=network, load=load)
+
+
+def _plain(swarm: Swarm) -> Swarm:
+    """Leave out what a theme has no use for: the catalog, changes, and directories that are replaced."""
+    none = ("change_us", "switch_us", "vote_us", "catalog_us", "diverge_meta_us", "stranger_us", "wipe_us", "older_us")
+    nemesis = replace(swarm.nemesis, **dict.fromkeys((*none, "other_past_us", "aimed_ppm"), 0))
+    network = replace(swarm.network, late_pages_ppm=0)
+    return replace(swarm, nodes=swarm.size, founders=swarm.size, catalog=False, nemesis=nemesis, network=network)
+
+
+THEMES = ((0.04, _stale), (0.08, _pasts), (0.12, _flapping))
+"""Theme, and the share of the seeds up to which it counts."""
 
 
 def _limits(random: Random) -> Limits:
@@ -297,6 +382,10 @@ def _leases(seed: int) -> dict[str, int]:
 
 def _diverge_us(seed: int) -> int:
     return _maybe(Random(f"{seed}/swarm/diverge"), 250_000, 1_000_000, 5_000_000)
+
+
+def _diverge_meta_us(seed: int) -> int:
+    return _maybe(Random(f"{seed}/swarm/diverge/meta"), 400_000, 500_000, 3_000_000)
 
 
 def _late_pages(seed: int) -> tuple[int, int, int]:

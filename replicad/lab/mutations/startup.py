@@ -42,6 +42,36 @@ also("store-believed", "core.journal.startup", "_older_log")(instead(lambda *_: 
 
 
 @register(
+    "stale-slots-decided",
+    "S2",
+    "what was accepted below a store's position is decided, though it came with a checkpoint that the log lacks",
+    "core.group.catch_up:CatchUp",
+    "on_kept",
+)
+def _stale_slots_decided(original: Function) -> Function:
+    return _store_before_record(original)
+
+
+also("stale-slots-decided", "core.journal.startup", "_older_log")(instead(lambda *_: ""))
+
+
+@also("stale-slots-decided", "core.group.log:SlotLog", "__init__")
+def _base_walks_down(original: Function) -> Function:
+    def init(self: Any, durable: Any) -> None:
+        original(self, durable)
+        kept = {slot: (entry.epoch, entry.round, entry.value) for slot, entry in durable.entries.items()}
+        base = self.committed
+        while base in kept:
+            base -= 1
+        if base < self.base:
+            for slot in range(base + 1, self.base + 1):
+                self.put(slot, *kept[slot])
+            self.base, self.lowest = base, base + 1
+
+    return init
+
+
+@register(
     "half-loaded-store",
     "S2",
     "a store is believed although the load of a checkpoint into it was cut short",
