@@ -45,6 +45,8 @@ class CatalogOperator:
             self._plan(self._mean, self._change)
             self._plan(WRITE_US, self._write)
             self._plan(READ_US, self._read)
+        if self._simulator.swarm.nemesis.diverge_meta_us:
+            self._plan(TOUCH_US, self._touch)
 
     def stop(self) -> None:
         """Ask for nothing any more."""
@@ -107,11 +109,14 @@ class CatalogOperator:
 
     def touch(self) -> None:
         """Write to the catalog what says nothing: digests are compared at certain slots only."""
-        simulator = self._simulator
-        if simulator.swarm.catalog:
-            request = Request("operator", b"touched", PUT, b"")
-            simulator.request_write(simulator.names[0], request, NO_CAS, self._fresh(), _heard, META)
-            simulator.run_for(TOUCH_US)
+        if self._simulator.swarm.catalog:
+            self._touch()
+            self._simulator.run_for(TOUCH_US)
+
+    def _touch(self) -> None:
+        node = self._reads.choice(self._simulator.names)
+        request = Request("operator", b"touched", PUT, b"")
+        self._simulator.request_write(node, request, NO_CAS, self._reads.randbytes(16), _heard, META)
 
     def _fresh(self) -> bytes:
         return self._random.getrandbits(128).to_bytes(16, "big")

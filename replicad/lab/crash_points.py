@@ -58,8 +58,6 @@ POINTS: dict[str, int] = {
     DROP_LOGGED: 150_000,
 }
 """Point -> the chance that a process dies there, in parts per million: the rarer it is passed, the higher."""
-INSTALLS = frozenset({FILE_KEPT, RECORD_APPENDED, RECORD_DURABLE, LOAD_BEGUN, LOAD_WRITTEN, LOADED})
-"""The points of the install of a checkpoint that others sent."""
 POWER_PPM = 250_000
 """Share of these deaths that are the machine's."""
 
@@ -71,7 +69,7 @@ class Died(BaseException):
 class CrashPoints:
     """The crash points of one node.
 
-    ``scale_ppm`` scales the chances (0: nobody dies), ``installs_ppm`` those of :data:`INSTALLS` if that is more.
+    ``scale_ppm`` scales the chances (0: nobody dies), ``installs_ppm`` that of :data:`LOADED` if it is more.
     """
 
     def __init__(self, random: Random) -> None:
@@ -81,7 +79,7 @@ class CrashPoints:
 
     def strikes(self, point: str) -> bool:
         """Return whether a process that comes to this point dies there."""
-        scale = max(self.scale_ppm, self.installs_ppm) if point in INSTALLS else self.scale_ppm
+        scale = max(self.scale_ppm, self.installs_ppm) if point == LOADED else self.scale_ppm
         if not scale:
             return False
         return self._random.randrange(1_000_000) < POINTS[point] * scale // 1_000_000

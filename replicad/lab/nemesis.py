@@ -116,6 +116,10 @@ class Nemesis:
                     return node
         return nodes[name]
 
+    def _coordinates(self, name: str) -> bool:
+        process = self._simulator.nodes[name].process
+        return process is not None and process.replica.role == "coordinator"
+
     def _storm(self, random: Random) -> None:
         """Pull several levers at nearly the same time."""
         levers = random.randrange(2, 5)
@@ -258,14 +262,13 @@ class Nemesis:
         self._cut(pairs[:1] if kind == 2 else pairs, random)
 
     def _isolate(self, random: Random) -> None:
-        """Cut the coordinator off for a lease length or two: it logs what is never chosen, and then must catch up."""
+        """Cut a node off, mostly the coordinator, for a few lease lengths: it logs what is never chosen."""
         names = self._simulator.names
-        prefer = random.random()
-        node = self.any(random).name if prefer < 0.9 else names[random.randrange(len(names))]
+        node = next((name for name in names if self._coordinates(name)), random.choice(names))
         lease_us = self._simulator.swarm.limits.lease_us
-        duration = lease_us + random.randrange(2 * lease_us)
-        others = [name for name in names if name != node]
-        self._cut([*((node, o) for o in others), *((o, node) for o in others)], random, duration)
+        duration = 2 * lease_us + random.randrange(3 * lease_us)
+        side = [node, *(name for name in names if name != node)][: random.randint(1, (len(names) - 1) // 2)]
+        self._cut([pair for a in side for b in names if a != b for pair in ((a, b), (b, a))], random, duration)
 
     def _cut(self, pairs: list[tuple[str, str]], random: Random, duration: int = 0) -> None:
         network = self._simulator.network
@@ -320,9 +323,9 @@ class Nemesis:
 
     def _flap(self, random: Random) -> None:
         """A disk that is full for hundredths of seconds, again and again: its node wants a lease, and wants none."""
-        node = self.any(random)
+        node = self._simulator.nodes[random.choice(self._simulator.names)]
         outage = random.randrange(10_000, 250_000)
-        if node.full or node.process is None:
+        if node.process is None or self._coordinates(node.name) or any(n.full for n in self._simulator.nodes.values()):
             return
         self._simulator.count("fault flap")
         node.set_full(full=True)

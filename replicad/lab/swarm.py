@@ -71,7 +71,7 @@ class NemesisFaults:
     points_ppm: int = 0
     """Scale of the chances with which processes die between two things made durable apart (``crash_points``)."""
     installs_ppm: int = 0
-    """The same for the points of the install of a checkpoint, if that is more."""
+    """The same for the end of an install of a checkpoint, if that is more."""
     long_ppm: int = 200_000
     """Share of outages (in parts per million) that last for seconds instead of tenths of seconds."""
 
@@ -207,21 +207,21 @@ def _stale(swarm: Swarm, random: Random) -> Swarm:
         swarm.nemesis,
         partition_us=0,
         one_way_us=0,
-        isolate_us=random.randint(500_000, 1_200_000),
+        isolate_us=random.randint(800_000, 1_600_000),
         points_ppm=500_000,
         installs_ppm=2_500_000,
-        checkpoint_us=0,
+        wipe_us=random.randint(800_000, 1_600_000),
     )
     limits = replace(
         swarm.limits,
         checkpoint_slots=random.choice((5, 10)),
         retained_slots=random.choice((1, 2)),
         retained_bytes=1_024,
-        open_slots_max=64,
+        open_slots_max=256,
         open_bytes_max=1 << 20,
         batch_operations_max=1,
     )
-    load = replace(swarm.load, clients=8, think_us=30_000, burst_ppm=300_000, burst_max=12)
+    load = replace(swarm.load, clients=8, think_us=20_000, burst_ppm=500_000, burst_max=24, deadline_us=1_500_000)
     return replace(swarm, nemesis=nemesis, limits=limits, load=load)
 
 
@@ -241,15 +241,11 @@ def _pasts(swarm: Swarm, random: Random) -> Swarm:
 def _flapping(swarm: Swarm, random: Random) -> Swarm:
     """Nodes want leases and want none, in messages that overtake each other."""
     swarm = _plain(swarm)
-    nemesis = replace(
-        swarm.nemesis,
-        **dict.fromkeys(("partition_us", "one_way_us", "pause_us", "hang_us", "full_us", "blackout_us"), 0),
-        **dict.fromkeys(("storm_us", "slow_us", "rot_us"), 0),
-        flap_us=random.randint(30_000, 120_000),
-    )
-    network = replace(swarm.network, ordered=False, slow_ppm=300_000, slow_max_us=random.choice((80_000, 150_000)))
+    nemesis = NemesisFaults(flap_us=random.randint(30_000, 120_000), hand_over_us=swarm.nemesis.hand_over_us)
+    network = replace(swarm.network, ordered=False, slow_ppm=500_000, slow_max_us=random.choice((80_000, 120_000)))
+    limits = replace(swarm.limits, lease_us=400_000, heartbeat_us=50_000, stall_after_us=250_000)
     load = replace(swarm.load, clients=8, think_us=10_000, keys=1)
-    return replace(swarm, nemesis=nemesis, network=network, load=load)
+    return replace(swarm, nemesis=nemesis, network=network, limits=limits, load=load)
 
 
 def _plain(swarm: Swarm) -> Swarm:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from replicad.core.group.effects import InstallCheckpoint
-from replicad.lab.mutations.registry import also, covered, instead, register
+from replicad.core.journal.records import CheckpointRecord
+from replicad.lab.mutations.registry import also, always, covered, instead, register
 
 if TYPE_CHECKING:
     from replicad.lab.mutations.registry import Function
@@ -48,11 +49,27 @@ also("store-believed", "core.journal.startup", "_older_log")(instead(lambda *_: 
     "core.group.catch_up:CatchUp",
     "on_kept",
 )
-def _stale_slots_decided(original: Function) -> Function:
-    return _store_before_record(original)
+def _stale_slots_decided(_original: Function) -> Function:
+    def on_kept(self: Any, slot: int, _digest: bytes) -> None:
+        self.state.out.transfer.append(InstallCheckpoint(slot))
+
+    return on_kept
+
+
+@also("stale-slots-decided", "core.group.catch_up:CatchUp", "on_installed")
+def _record_after_store(original: Function) -> Function:
+    def on_installed(self: Any, slot: int, digest: bytes) -> None:
+        original(self, slot, digest)
+        if slot:
+            self.state.append(CheckpointRecord(slot, digest))
+
+    return on_installed
 
 
 also("stale-slots-decided", "core.journal.startup", "_older_log")(instead(lambda *_: ""))
+
+
+also("stale-slots-decided", "core.journal.recovery:DurableState", "missing_slot")(always(value=0))
 
 
 @also("stale-slots-decided", "core.group.log:SlotLog", "__init__")
