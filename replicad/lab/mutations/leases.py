@@ -169,7 +169,6 @@ def _confirmed_by_old_round(original: Function) -> Function:
     return add
 
 
-
 @register("late-answer-ends-lease", "V2", "an answer from before the newest grant ends it", AUTHORITY, "on_ack")
 def _late_answer_ends_lease(original: Function) -> Function:
     def on_ack(self: Any, sender: str, message: Any) -> None:

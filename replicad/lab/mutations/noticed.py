@@ -120,7 +120,7 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "checkpoint-of-one": ("equal digests",),
     "divergence-unnoticed": ("equal stores",),
     # A disk of another past is taken for one of this group's, or rebuilds itself from itself.
-    "compared-too-early": ("past state", "linearizable", "acknowledged", "one batch", "same results", "equal digests"),
+    "compared-too-early": ("in order", "past state", "one batch", "same results", "equal digests"),
     "doubtful-elects": ("one batch", "in order", "halt"),
     "own-log-believed": ("converge", "one batch", "past state", "equal digests"),
     "uncompared-serves": ("past state", "linearizable", "acknowledged"),
