@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING
 from replicad.core.cluster.definitions import DROPPED, META, GroupDefinition, group_key
 from replicad.core.kv.entries import decode_entry
 from replicad.core.model.change_kinds import ADD, DEMOTE, MOVE, PROMOTE, REMOVE
-from replicad.core.model.operations import ACTIVE, PUT, REMOTE_WRITE
+from replicad.core.model.operations import ACTIVE, NO_CAS, PUT, REMOTE_WRITE
 from replicad.lab.clients import Request
+from replicad.lab.contact import Level
 
 if TYPE_CHECKING:
     from replicad.lab.contact import Outcome
     from replicad.lab.simulator import Simulator
 
 NAME = "orders"
-WRITE_US = 30_000
-"""Mean time between two writes to the group."""
+WRITE_US, READ_US = 30_000, 30_000
+"""Mean time between two writes to the group, and between two reads."""
+LEVELS = (Level.LINEARIZABLE, Level.CONSISTENT, Level.SESSION)
+TOUCH_US = 100_000
 KINDS = (ADD, PROMOTE, DEMOTE, REMOVE, REMOVE, MOVE)
 
 
@@ -31,6 +34,7 @@ class CatalogOperator:
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
         self._random = Random(f"{simulator.seed}/catalog")
+        self._reads = Random(f"{simulator.seed}/catalog/reads")
         self._mean = simulator.swarm.nemesis.catalog_us
         self._stopped = False
         self._written = 0
@@ -40,6 +44,9 @@ class CatalogOperator:
         if self._mean:
             self._plan(self._mean, self._change)
             self._plan(WRITE_US, self._write)
+            self._plan(READ_US, self._read)
+        if self._simulator.swarm.nemesis.diverge_meta_us:
+            self._plan(TOUCH_US, self._touch)
 
     def stop(self) -> None:
         """Ask for nothing any more."""
@@ -94,6 +101,23 @@ class CatalogOperator:
 
         self._simulator.request_write(node, request, -1, b"", answered, NAME)
 
+    def _read(self) -> None:
+        """Read at any level; what the group's judge says of it is all that anybody asks."""
+        random = self._reads
+        node, level = random.choice(self._simulator.names), random.choice(LEVELS)
+        self._simulator.request_read(node, b"o%d" % random.randrange(8), level, _heard, group=NAME)
+
+    def touch(self) -> None:
+        """Write to the catalog what says nothing: digests are compared at certain slots only."""
+        if self._simulator.swarm.catalog:
+            self._touch()
+            self._simulator.run_for(TOUCH_US)
+
+    def _touch(self) -> None:
+        node = self._reads.choice(self._simulator.names)
+        request = Request("operator", b"touched", PUT, b"")
+        self._simulator.request_write(node, request, NO_CAS, self._reads.randbytes(16), _heard, META)
+
     def _fresh(self) -> bytes:
         return self._random.getrandbits(128).to_bytes(16, "big")
 
@@ -135,3 +159,7 @@ class CatalogOperator:
                     stores.setdefault(group.id, {})[name] = (group.replica.applied, content)
         for identity, found in stores.items():
             simulator.other_judges[identity].healed(found)
+
+
+def _heard(_outcome: Outcome) -> None:
+    """Take an answer."""

@@ -25,8 +25,12 @@ SEGMENT_REMOVED = "one segment removed, others there"
 LOG_PUT_RIGHT = "log put right, start not recorded"
 IDENTITY_RENEWED = "identity renewed, old data there"
 STORE_MOVED = "store and checkpoints set aside, log there"
+WATERMARK_FORGOTTEN = "watermark of a dropped group forgotten, its store there"
 STORE_DELETED = "store of a dropped group deleted, log and checkpoints there"
+CHECKPOINT_DELETED = "one checkpoint of a dropped group deleted, maybe others there"
 CHECKPOINTS_DELETED = "store and checkpoints of a dropped group deleted, log there"
+DROP_APPENDED = "drop of a group appended, not flushed"
+DROP_LOGGED = "drop of a group logged, its promise in the promise file there"
 
 POINTS: dict[str, int] = {
     LOG_FLUSHED: 1_000,
@@ -46,8 +50,12 @@ POINTS: dict[str, int] = {
     LOG_PUT_RIGHT: 50_000,
     IDENTITY_RENEWED: 300_000,
     STORE_MOVED: 300_000,
-    STORE_DELETED: 200_000,
-    CHECKPOINTS_DELETED: 200_000,
+    WATERMARK_FORGOTTEN: 100_000,
+    STORE_DELETED: 150_000,
+    CHECKPOINT_DELETED: 100_000,
+    CHECKPOINTS_DELETED: 150_000,
+    DROP_APPENDED: 150_000,
+    DROP_LOGGED: 150_000,
 }
 """Point -> the chance that a process dies there, in parts per million: the rarer it is passed, the higher."""
 POWER_PPM = 250_000
@@ -59,17 +67,22 @@ class Died(BaseException):
 
 
 class CrashPoints:
-    """The crash points of one node; ``scale_ppm`` scales the chances (0: nobody dies)."""
+    """The crash points of one node.
+
+    ``scale_ppm`` scales the chances (0: nobody dies), ``installs_ppm`` that of :data:`LOADED` if it is more.
+    """
 
     def __init__(self, random: Random) -> None:
         self._random = random
         self.scale_ppm = 0
+        self.installs_ppm = 0
 
     def strikes(self, point: str) -> bool:
         """Return whether a process that comes to this point dies there."""
-        if not self.scale_ppm:
+        scale = max(self.scale_ppm, self.installs_ppm) if point == LOADED else self.scale_ppm
+        if not scale:
             return False
-        return self._random.randrange(1_000_000) < POINTS[point] * self.scale_ppm // 1_000_000
+        return self._random.randrange(1_000_000) < POINTS[point] * scale // 1_000_000
 
     def power(self) -> bool:
         """Return whether its machine dies with it."""

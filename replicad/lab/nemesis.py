@@ -10,6 +10,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
+from replicad.core.cluster.definitions import META
 from replicad.lab.losses import may_lose
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Nemesis:
         """Begin; every kind of fault has a stream of its own."""
         settings = self._settings
         for node in self._simulator.nodes.values():
-            node.points.scale_ppm = settings.points_ppm
+            node.points.scale_ppm, node.points.installs_ppm = settings.points_ppm, settings.installs_ppm
         kinds: list[tuple[str, int, Callable[[Random], None]]] = [
             ("crash", settings.crash_us, self._crash),
             ("power", settings.power_us, self._power),
@@ -55,6 +56,9 @@ class Nemesis:
         self._enabled = [pull for _, mean, pull in kinds[:-2] if mean]
         kinds.append(("storm", settings.storm_us, self._storm))
         kinds.append(("diverge", settings.diverge_us, self._diverge))
+        kinds.append(("diverge_meta", settings.diverge_meta_us, self._diverge_meta))
+        kinds.append(("isolate", settings.isolate_us, self._isolate))
+        kinds.append(("flap", settings.flap_us, self._flap))
         kinds.append(("stop", settings.stop_us, self._stop))
         kinds.append(("slow", settings.slow_us, self._slow))
         if settings.aimed_ppm:
@@ -72,7 +76,7 @@ class Nemesis:
         """Pull no lever any more."""
         self.stopped = True
         for node in self._simulator.nodes.values():
-            node.points.scale_ppm = 0
+            node.points.scale_ppm = node.points.installs_ppm = 0
 
     def plan(self, name: str, mean: int, pull: Callable[[Random], None]) -> None:
         """Pull this lever again and again, after random times of this mean, from a stream of its own."""
@@ -112,6 +116,10 @@ class Nemesis:
                 if node.process is not None and node.process.replica.role == "coordinator":
                     return node
         return nodes[name]
+
+    def _coordinates(self, name: str) -> bool:
+        process = self._simulator.nodes[name].process
+        return process is not None and process.replica.role == "coordinator"
 
     def _storm(self, random: Random) -> None:
         """Pull several levers at nearly the same time."""
@@ -254,7 +262,16 @@ class Nemesis:
         pairs = [(node, other) for other in others] if kind == 0 else [(other, node) for other in others]
         self._cut(pairs[:1] if kind == 2 else pairs, random)
 
-    def _cut(self, pairs: list[tuple[str, str]], random: Random) -> None:
+    def _isolate(self, random: Random) -> None:
+        """Cut a node off, mostly the coordinator, for a few lease lengths: it logs what is never chosen."""
+        names = self._simulator.names
+        node = next((name for name in names if self._coordinates(name)), random.choice(names))
+        lease_us = self._simulator.swarm.limits.lease_us
+        duration = 2 * lease_us + random.randrange(3 * lease_us)
+        side = [node, *(name for name in names if name != node)][: random.randint(1, (len(names) - 1) // 2)]
+        self._cut([pair for a in side for b in names if a != b for pair in ((a, b), (b, a))], random, duration)
+
+    def _cut(self, pairs: list[tuple[str, str]], random: Random, duration: int = 0) -> None:
         network = self._simulator.network
         self._simulator.count("fault partition")
         self._simulator.note("net", "cut " + " ".join(f"{a}>{b}" for a, b in pairs))
@@ -266,7 +283,7 @@ class Nemesis:
             for a, b in pairs:
                 network.unblock(a, b)
 
-        self.after(self.outage(random), undo)
+        self.after(duration or self.outage(random), undo)
 
     # --- disks --------------------------------------------------------------------------------------------------------
 
@@ -298,6 +315,21 @@ class Nemesis:
             return
         self._simulator.count("fault full")
         node.set_full(full=True, used_up=self._space.random() < 0.5)
+
+        def undo() -> None:
+            if node.full:
+                node.set_full(full=False)
+
+        self.after(outage, undo)
+
+    def _flap(self, random: Random) -> None:
+        """A disk that is full for hundredths of seconds, again and again: its node wants a lease, and wants none."""
+        node = self._simulator.nodes[random.choice(self._simulator.names)]
+        outage = random.randrange(10_000, 250_000)
+        if node.process is None or self._coordinates(node.name) or any(n.full for n in self._simulator.nodes.values()):
+            return
+        self._simulator.count("fault flap")
+        node.set_full(full=True)
 
         def undo() -> None:
             if node.full:
@@ -340,3 +372,13 @@ class Nemesis:
             return
         self._simulator.count("fault diverge")
         node.diverge()
+
+    def _diverge_meta(self, random: Random) -> None:
+        """Let one machine's copy of the catalog hold something that the others do not, while theirs are known equal."""
+        node = self.any(random)
+        for other in self._simulator.nodes.values():
+            found = other.process.engine.by_id.get(META) if other.process is not None else None
+            if found is None or other.diverged_in(META) or not found.replica.state.serves:
+                return
+        self._simulator.count("fault diverge meta")
+        node.diverge(META)

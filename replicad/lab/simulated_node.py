@@ -41,6 +41,7 @@ from replicad.lab.checks import Violation
 from replicad.lab.crash_points import IDENTITY_RENEWED, LOG_PUT_RIGHT, STORE_MOVED, CrashPoints, Died
 from replicad.lab.disk import VirtualDisk
 from replicad.lab.simulated_process import TICK_US, SimulatedProcess
+from replicad.lab.virtual_clock import VirtualClock
 from replicad.lab.virtual_files import VirtualFiles
 from replicad.lab.virtual_log import VirtualLog, used_bytes
 from replicad.lab.virtual_store import StoreFiles, VirtualStore
@@ -69,22 +70,6 @@ class GroupData:
         self.store_files.wipe()
 
 
-class VirtualClock:
-    """A machine's CLOCK_BOOTTIME: any offset, and a rate that is wrong by ``ppm`` parts per million."""
-
-    def __init__(self, ppm: int, offset: int) -> None:
-        self.ppm = ppm
-        self.offset = offset
-
-    def read(self, now: int) -> int:
-        """Return the clock's microseconds at the virtual time ``now``."""
-        return self.offset + now + now * self.ppm // 1_000_000
-
-    def restart(self, now: int, reading: int) -> None:
-        """Let the clock show ``reading`` at ``now``."""
-        self.offset += reading - self.read(now)
-
-
 class SimulatedNode:
     """A machine: disk, files, store, clock, and at most one process."""
 
@@ -96,6 +81,8 @@ class SimulatedNode:
         self.peers = tuple(peer for peer in simulator.names if peer != name)
         self._random = Random(f"{seed}/node/{name}")
         self._timing = Random(f"{seed}/timing/{name}")
+        self._uploads = Random(f"{seed}/uploads/{name}")
+        self._deletion = Random(f"{seed}/deletion/{name}")
         self.disk = VirtualDisk(Random(f"{seed}/disk/{name}"), swarm.disk.segment_bytes)
         self.points = CrashPoints(Random(f"{seed}/points/{name}"))
         self.data: dict[str, GroupData] = {}
@@ -174,6 +161,14 @@ class SimulatedNode:
     def checkpoint_delay(self) -> int:
         """Return how long writing or loading a checkpoint takes."""
         return self._timing.randint(1_000, 150_000)
+
+    def upload_delay(self) -> int:
+        """Return how long it takes until a request of a group of the catalog is there as a whole."""
+        return self._uploads.choice((0, 1_000, 20_000, 100_000))
+
+    def deletion_delay(self) -> int:
+        """Return how long it takes to delete one thing of a dropped group."""
+        return self._deletion.randint(50, 5_000)
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
@@ -397,25 +392,30 @@ class SimulatedNode:
 
     @property
     def diverged(self) -> bool:
-        """Whether the store holds what only this machine computed (see :meth:`diverge`)."""
-        data = self.store.get(DIVERGED_KEY)
+        """Whether the store of ``default`` holds what only this machine computed (see :meth:`diverge`)."""
+        return self.diverged_in(DEFAULT)
+
+    def diverged_in(self, group: str) -> bool:
+        """Return whether the store of a group does."""
+        data = self.of(group).store.get(DIVERGED_KEY)
         return data is not None and decode_entry(data).value == self.name.encode()
 
-    def diverge(self) -> None:
-        """Put a key into the store that no client knows and no slot holds, digest included (K3)."""
-        process = self.process
-        if process is None or self.diverged or not process.serves:
+    def diverge(self, group: str = DEFAULT) -> None:
+        """Put a key into a group's store that no client knows and no slot holds, digest included (K3)."""
+        found = self.process.engine.by_id.get(group) if self.process is not None else None
+        if found is None or self.diverged_in(group):
             return
-        self.note("diverges")
-        self.established = False
+        self.note("diverges" if group == DEFAULT else f"diverges in {group}")
+        self.established = self.established and group != DEFAULT
+        store = self.of(group).store
         entry = make_entry(DIVERGED_KEY, 1, 1, self.name.encode())
-        slot, index, digest, configuration = read_state(self.store)
-        self.store.begin()
-        self.store.put(DIVERGED_KEY, encode_entry(entry))
+        slot, index, digest, configuration = read_state(store)
+        store.begin()
+        store.put(DIVERGED_KEY, encode_entry(entry))
         total = (to_int(digest) + to_int(entry.hash)) & MASK
-        write_state(self.store, slot, index, to_bytes(total), configuration)
-        self.store.commit()
-        process.machine.reload()
+        write_state(store, slot, index, to_bytes(total), configuration)
+        store.commit()
+        found.executor.machine.reload()
 
     def forget(self, why: str) -> None:
         """The replica says that this disk is not what the group knows (M4)."""

@@ -11,13 +11,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from replicad.core.journal.records import Record
+from replicad.core.journal.records import DroppedRecord, Record
 from replicad.core.kv.machine import read_state
 from replicad.core.model.errors import DamageError
 from replicad.core.model.messages import Message, encode_message
 from replicad.lab.checks import Violation
 from replicad.lab.crash_points import (
+    CHECKPOINT_DELETED,
     CHECKPOINTS_DELETED,
+    DROP_APPENDED,
     FILE_KEPT,
     FILE_WRITTEN,
     FILES_DROPPED,
@@ -27,6 +29,7 @@ from replicad.lab.crash_points import (
     RECORD_DURABLE,
     SEGMENT_REMOVED,
     STORE_DELETED,
+    WATERMARK_FORGOTTEN,
 )
 
 if TYPE_CHECKING:
@@ -82,7 +85,8 @@ class SimulatedPorts:
             self.stopped.append((action, arguments))
             return
         action(*arguments)
-        if self.burn() and self.process.paused:
+        self.burn()
+        if self.process.paused and self.stopped is None:
             self.stopped = deque()
 
     def go_on(self) -> None:
@@ -138,21 +142,35 @@ class SimulatedPorts:
         """Nothing of a group that is closed is held but its data."""
 
     def delete_store(self, identity: str) -> None:
-        """Delete the store; the judge must agree that nobody will miss it."""
-        self._act(self._delete_store, identity)
+        """Delete the store, first its watermark; the judge must agree that nobody will miss it."""
+        self._act(self._forget_watermark, identity)
+        self._act(self._work)
+        self._act(self._delete_databases, identity)
 
-    def _delete_store(self, identity: str) -> None:
+    def _forget_watermark(self, identity: str) -> None:
         self.simulator.check_deletion(self.node.name, self.node.disk_id, identity)
+        self.node.of(identity).store_files.reached = 0
+        self.node.at(WATERMARK_FORGOTTEN)
+
+    def _delete_databases(self, identity: str) -> None:
         self.node.of(identity).store_files.wipe()
         self.node.at(STORE_DELETED)
 
     def delete_checkpoints(self, identity: str) -> None:
-        """Delete the files."""
-        self._act(self._delete_checkpoints, identity)
+        """Delete the files, one after the other."""
+        for slot in self.node.of(identity).files.slots():
+            self._act(self._work)
+            self._act(self._delete_checkpoint, identity, slot)
+        self._act(self.node.at, CHECKPOINTS_DELETED)
 
-    def _delete_checkpoints(self, identity: str) -> None:
-        self.node.of(identity).files.wipe()
-        self.node.at(CHECKPOINTS_DELETED)
+    def _delete_checkpoint(self, identity: str, slot: int) -> None:
+        self.node.of(identity).files.remove(slot)
+        self.node.at(CHECKPOINT_DELETED)
+
+    def _work(self) -> None:
+        """The process does one long thing, and hears and says nothing meanwhile; the log goes on by itself."""
+        self.process.pause()
+        self.simulator.queue.after(self.node.deletion_delay(), self.process.resume)
 
     def meet_nodes(self) -> None:
         """Every node is found by its name."""
@@ -167,6 +185,8 @@ class SimulatedPorts:
         process = self.process
         self.simulator.logged(process.name, [record for _, record in records])
         process.log.append(records, lambda: process.post(process.run, process.engine.on_durable, number))
+        if any(type(record) is DroppedRecord for _, record in records):
+            self.node.at(DROP_APPENDED)
 
     def truncate(self, slots: Mapping[str, int]) -> None:
         """Remove segments once everything logged so far, live state anew, is durable."""

@@ -66,6 +66,8 @@ class SimulatedProcess:
         self._backlog: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._tick_waits = False
         self._asked = 0
+        self._unanswered: dict[int, tuple[int, str]] = {}
+        """Requests to a group of the catalog: number -> since when, and what."""
         self.heard_ids: dict[str, str] = {}
         """Peer -> the cluster id that it named last."""
         swarm = self.simulator.swarm
@@ -289,6 +291,10 @@ class SimulatedProcess:
             if found is None:
                 answered(RequestError("not_found", f"group {group} is not open here"))
                 return
+            # Whoever asks has found the group before; it may be closed when it is asked.
+            self.later(self.node.upload_delay(), self.run, ask_group, found) if group != DEFAULT else ask_group(found)
+
+        def ask_group(found: Group) -> None:
             try:
                 found.changes.request(kind, argument, CHANGE_US, answered)
             except RequestError as error:
@@ -299,19 +305,39 @@ class SimulatedProcess:
 
     def write(self, group: str, *arguments: Any) -> None:
         """Take a client's write to a group; the last of the arguments is whom to answer."""
-        found = self.engine.groups.get(group)
-        if found is None:
-            arguments[-1](Outcome(error="not_ready"))
-        else:
-            self._contact(found).write(*arguments)
+        self._request(group, Contact.write, arguments)
 
     def read(self, group: str, *arguments: Any) -> None:
         """Take a client's read, likewise."""
+        self._request(group, Contact.read, arguments)
+
+    def _request(self, group: str, serve: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        """Find the group, and have its contact serve.
+
+        Between the two there is the rest of a slow request: the group may be closed when that is there.
+        """
+        *rest, answer = arguments
         found = self.engine.groups.get(group)
         if found is None:
-            arguments[-1](Outcome(error="not_ready"))
-        else:
-            self._contact(found).read(*arguments)
+            answer(Outcome(error="not_ready"))
+            return
+        if group in {DEFAULT, META}:
+            serve(self._contact(found), *rest, answer)
+            return
+        self._asked = number = self._asked + 1
+        self._unanswered[number] = (self.simulator.queue.now, f"{serve.__name__} of {found.id}")
+
+        def answered(outcome: Outcome) -> None:
+            del self._unanswered[number]
+            answer(outcome)
+
+        self.later(self.node.upload_delay(), self.run, serve, self._contact(found), *rest, answered)
+
+    def waits(self, patience_us: int) -> str:
+        """Say which request has waited for longer than that ("": none)."""
+        late = self.simulator.queue.now - patience_us
+        overdue = [what for since, what in self._unanswered.values() if since < late]
+        return f"{self.name} has not answered {len(overdue)} requests, the first a {overdue[0]}" if overdue else ""
 
     def ask_change(self, kind: str, argument: str, group: str = DEFAULT) -> None:
         """Ask for a change, and see nothing of its answer."""

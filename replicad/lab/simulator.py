@@ -83,6 +83,8 @@ class Simulator:
         if group not in self.other_judges:
             judge = self.other_judges[group] = self.new_judge(self.swarm.limits.request_window_slots)
             judge.alien = self.judge.alien
+            if group == META:
+                judge.differs = lambda name: self.nodes[name].diverged_in(META)
         return self.other_judges[group]
 
     # --- running ------------------------------------------------------------------------------------------------------

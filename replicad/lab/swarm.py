@@ -52,6 +52,12 @@ class NemesisFaults:
     """Not a fault: somebody drains a node, or ends that."""
     drained_for_good_ppm: int = 0
     """Chance that what is drained stays so when everything heals."""
+    diverge_meta_us: int = 0
+    """The same, of one machine's copy of the catalog."""
+    isolate_us: int = 0
+    """The coordinator is cut off, for a little longer than its office can last."""
+    flap_us: int = 0
+    """A disk is full for hundredths of seconds."""
     older_us: int = 0
     """A node gets an older copy of its whole directory."""
     other_past_us: int = 0
@@ -70,6 +76,8 @@ class NemesisFaults:
     """Chance that a change of the configuration, or a page of slots that is held back, comes with a crash just then."""
     points_ppm: int = 0
     """Scale of the chances with which processes die between two things made durable apart (``crash_points``)."""
+    installs_ppm: int = 0
+    """The same for the end of an install of a checkpoint, if that is more."""
     long_ppm: int = 200_000
     """Share of outages (in parts per million) that last for seconds instead of tenths of seconds."""
 
@@ -138,6 +146,10 @@ class Swarm:
 
 def draw(seed: int, nodes: int) -> Swarm:
     """Return the mix of this seed for a group of so many nodes; where members change, there are two nodes more."""
+    return themed(seed, _mix(seed, nodes))
+
+
+def _mix(seed: int, nodes: int) -> Swarm:
     limits = _limits(Random(f"{seed}/limits"))
     limits = _ticket_limits(limits, Random(f"{seed}/limits/tickets"))
     short = _short(Random(f"{seed}/limits/short"))
@@ -169,6 +181,7 @@ def draw(seed: int, nodes: int) -> Swarm:
         nemesis = replace(nemesis, other_past_us=0, catalog_us=mean)
         if Random(f"{seed}/swarm/catalog/losses").random() >= LOSSES_SHARE:
             nemesis = replace(nemesis, rot_us=0, wipe_us=0, older_us=0, stranger_us=0)
+        nemesis = replace(nemesis, diverge_meta_us=_diverge_meta_us(seed))
     if nemesis.change_us:
         nemesis = replace(nemesis, rot_us=0, wipe_us=0, diverge_us=0, older_us=0, other_past_us=0)
         founders = nodes + 2 if catalog else Random(f"{seed}/swarm/founders").choice((1, nodes, nodes))
@@ -191,6 +204,75 @@ def draw(seed: int, nodes: int) -> Swarm:
         protocol=Random(f"{seed}/swarm/protocol").choice((REMOTE_WRITE, ACTIVE)),
         catalog=catalog,
     )
+
+
+def themed(seed: int, swarm: Swarm) -> Swarm:
+    """In a few seeds, change a mix so that it comes again and again to one state that others hardly ever meet."""
+    random = Random(f"{seed}/swarm/theme")
+    draw = random.random()
+    theme = next((change for share, change in THEMES if draw < share), None)
+    return theme(swarm, random) if theme is not None else swarm
+
+
+def _stale(swarm: Swarm, random: Random) -> Swarm:
+    """Who was cut off has logged what was never chosen, is sent a checkpoint, and dies while it installs that."""
+    swarm = _plain(swarm)
+    nemesis = replace(
+        swarm.nemesis,
+        partition_us=0,
+        one_way_us=0,
+        isolate_us=random.randint(800_000, 1_600_000),
+        points_ppm=500_000,
+        installs_ppm=2_500_000,
+        wipe_us=random.randint(800_000, 1_600_000),
+    )
+    limits = replace(
+        swarm.limits,
+        checkpoint_slots=random.choice((5, 10)),
+        retained_slots=random.choice((1, 2)),
+        retained_bytes=1_024,
+        open_slots_max=256,
+        open_bytes_max=1 << 20,
+        batch_operations_max=1,
+    )
+    load = replace(swarm.load, clients=8, think_us=20_000, burst_ppm=500_000, burst_max=24, deadline_us=1_500_000)
+    return replace(swarm, nemesis=nemesis, limits=limits, load=load)
+
+
+def _pasts(swarm: Swarm, random: Random) -> Swarm:
+    """Directories of another past come often, to a cluster that is in touch: digests must find them out."""
+    swarm = _plain(swarm)
+    nemesis = replace(
+        swarm.nemesis,
+        **dict.fromkeys(("partition_us", "one_way_us", "pause_us", "hang_us", "full_us", "blackout_us"), 0),
+        **dict.fromkeys(("storm_us", "slow_us", "rot_us", "diverge_us"), 0),
+        other_past_us=random.randint(400_000, 1_000_000),
+        points_ppm=0,
+    )
+    return replace(swarm, nemesis=nemesis)
+
+
+def _flapping(swarm: Swarm, random: Random) -> Swarm:
+    """Nodes want leases and want none, in messages that overtake each other."""
+    swarm = _plain(swarm)
+    nemesis = NemesisFaults(flap_us=random.randint(30_000, 120_000), hand_over_us=swarm.nemesis.hand_over_us)
+    network = replace(swarm.network, ordered=False, slow_ppm=500_000, slow_max_us=random.choice((80_000, 120_000)))
+    limits = replace(swarm.limits, lease_us=400_000, heartbeat_us=50_000, stall_after_us=250_000)
+    load = replace(swarm.load, clients=8, think_us=10_000, keys=1)
+    return replace(swarm, nemesis=nemesis, network=network, limits=limits, load=load)
+
+
+def _plain(swarm: Swarm) -> Swarm:
+    """Leave out what a theme has no use for: the catalog, changes, and directories that are replaced."""
+    changes = ("change_us", "switch_us", "vote_us", "catalog_us", "diverge_meta_us", "drain_us", "aimed_ppm")
+    directories = ("stranger_us", "wipe_us", "older_us", "other_past_us")
+    nemesis = replace(swarm.nemesis, **dict.fromkeys((*changes, *directories), 0))
+    network = replace(swarm.network, late_pages_ppm=0)
+    return replace(swarm, nodes=swarm.size, founders=swarm.size, catalog=False, nemesis=nemesis, network=network)
+
+
+THEMES = ((0.04, _stale), (0.08, _pasts), (0.12, _flapping))
+"""Theme, and the share of the seeds up to which it counts."""
 
 
 def _limits(random: Random) -> Limits:
@@ -316,6 +398,10 @@ def _drains(seed: int) -> dict[str, int]:
 
 def _diverge_us(seed: int) -> int:
     return _maybe(Random(f"{seed}/swarm/diverge"), 250_000, 1_000_000, 5_000_000)
+
+
+def _diverge_meta_us(seed: int) -> int:
+    return _maybe(Random(f"{seed}/swarm/diverge/meta"), 400_000, 500_000, 3_000_000)
 
 
 def _late_pages(seed: int) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from random import Random
 from typing import NamedTuple
 
+from replicad.core.cluster.definitions import META
 from replicad.core.journal.space import SPARES_KEPT
 from replicad.core.model.configuration import Configuration
 from replicad.core.model.errors import InvariantError
@@ -29,6 +30,8 @@ from replicad.lab.transcript import Transcript
 
 SPACE_US = 500_000
 """After healing, no disk counts as full after so long: it is a few times as long as a log waits for its next try."""
+PATIENCE_US = 1_000_000
+"""Beyond the time that a contact takes for a request: groups are ticked now and then only."""
 HEAL_US = 30_000_000
 """After healing, everything converges within this."""
 TAIL_LINES = 60
@@ -170,6 +173,7 @@ class Trial:
         for name in members:
             self._write_at(name)
         self._notice_divergence()
+        self._wait("answer every request that they took", self._unanswered, rule="answered")
         for name in members:
             self._read_at(name, members)
         self._wait("converge at the end", lambda: self._not_converged(idle=True))
@@ -221,13 +225,19 @@ class Trial:
     def _clients_idle(self) -> bool:
         return self.clients.idle and self.moving.idle
 
-    def _wait(self, what: str, missing: Callable[[], str]) -> None:
+    def _unanswered(self) -> str:
+        """Say who waits for longer than anybody has to."""
+        patience = self.swarm.load.deadline_us + PATIENCE_US
+        waiting = [node.process.waits(patience) for node in self.simulator.nodes.values() if node.process is not None]
+        return next(filter(None, waiting), "")
+
+    def _wait(self, what: str, missing: Callable[[], str], rule: str = "converge") -> None:
         """Let time pass until ``missing()`` says that nothing is."""
         simulator = self.simulator
         if not simulator.run_while(lambda: missing() != "", HEAL_US):
             storm = " (a storm of events)" if simulator.queue.done > EVENTS_MAX else ""
             state = "; ".join(node.describe() for node in simulator.nodes.values())
-            raise Stuck(f"after healing the nodes did not {what}{storm}: {missing()}. {state}", rule="converge")
+            raise Stuck(f"after healing the nodes did not {what}{storm}: {missing()}. {state}", rule=rule)
 
     def _not_converged(self, *, idle: bool) -> str:
         """Say what is missing until all nodes are equal and serve; ``idle``: also nothing is under way."""
@@ -281,11 +291,12 @@ class Trial:
         simulator = self.simulator
 
         def diverged() -> list[str]:
-            return [name for name, node in simulator.nodes.items() if node.diverged]
+            return [name for name, node in simulator.nodes.items() if node.diverged or node.diverged_in(META)]
 
         for _ in range(self.swarm.limits.digest_slots + 1):
             if diverged():
                 self._write_at(self._members()[0])
+                self.catalog.touch()
         if diverged() and not simulator.run_while(lambda: bool(diverged()), HEAL_US):
             raise Violation("equal stores", f"{', '.join(diverged())} differs from the others, and nobody noticed")
 

@@ -125,6 +125,11 @@ class VirtualFiles:
         self._files.clear()
         self._pins.clear()
 
+    def remove(self, slot: int) -> None:
+        """Delete the file at ``slot``: the group is gone from this node."""
+        self._files.pop(slot, None)
+        self._pins.pop(slot, None)
+
     def rot(self) -> str:
         """Change a byte of the newest file; returns what was done ("": there is none)."""
         slots = self.slots()

@@ -16,7 +16,7 @@ from replicad.core.journal.recovery import Recovery
 from replicad.core.journal.segments import HEADER_BYTES, LogIdentity, encode_header, encode_record
 from replicad.core.journal.space import Space
 from replicad.core.journal.writer import SegmentWriter, Write
-from replicad.lab.crash_points import LOG_FLUSHED, PROMISES_STORED
+from replicad.lab.crash_points import DROP_LOGGED, LOG_FLUSHED, PROMISES_STORED
 from replicad.lab.disk import VirtualDisk
 
 if TYPE_CHECKING:
@@ -279,6 +279,7 @@ class VirtualLog:
             if isinstance(record, PromiseRecord):
                 self._disk.promises[group] = max(record.epoch, self._disk.promises.get(group, 0))
             elif isinstance(record, DroppedRecord):
+                self._at(DROP_LOGGED)
                 self._disk.promises.pop(group, None)
             elif isinstance(record, FormationRecord):
                 self._disk.formed = True

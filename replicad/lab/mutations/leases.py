@@ -169,6 +169,15 @@ def _confirmed_by_old_round(original: Function) -> Function:
     return add
 
 
+@register("late-answer-ends-lease", "V2", "an answer from before the newest grant ends it", AUTHORITY, "on_ack")
+def _late_answer_ends_lease(original: Function) -> Function:
+    def on_ack(self: Any, sender: str, message: Any) -> None:
+        self.peers[sender].granted_in = 0
+        original(self, sender, message)
+
+    return on_ack
+
+
 # --- leases that are given back (V2, E5) ------------------------------------------------------------------------------
 
 register(

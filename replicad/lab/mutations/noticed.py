@@ -29,6 +29,7 @@ ONE_BATCH = (
     "two-empty-nodes-form",
     "acknowledge-before-flush",
     "send-before-durable",
+    "stale-slots-decided",
 )
 """Two values are committed in one slot."""
 
@@ -66,6 +67,7 @@ LINEARIZABLE = (
     "stale-return-ends-lease",
     "return-of-another-boot",
     "released-before-all-returned",
+    "late-answer-ends-lease",
 )
 """A read shows what was overwritten before it began, or a write takes effect again."""
 
@@ -124,6 +126,10 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "checkpoint-of-one": ("equal digests",),
     "lacking-checkpoint-kept": ("converge",),
     "divergence-unnoticed": ("equal stores",),
+    # A disk of another past is taken for one of this group's, or rebuilds itself from itself.
+    "compared-too-early": ("in order", "past state", "one batch", "same results", "equal digests"),
+    "doubtful-elects": ("one batch", "in order", "halt"),
+    "own-log-believed": ("converge", "one batch", "past state", "equal digests"),
     "uncompared-serves": ("past state", "linearizable", "acknowledged"),
     # Two clusters of one name: a message passes between them, or a node that mixes their data stops.
     "ids-not-compared-at-the-door": ("apart",),
@@ -131,6 +137,10 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "begun-disk-believes-anyone": ("in order",),
     "id-not-kept-in-the-directory": ("converge",),
     # A node has open, or deleted, what the catalog does not say.
+    "replaced-catalog-believed": ("deletion", "one batch", "converge"),
+    "drop-logged-first": ("recovery", "converge"),
+    # A request that a living process took is never answered.
+    "closed-group-waits": ("answered",),
     "old-catalog-believed": ("deletion", "one batch", "converge"),
     "idle-group-admits-nobody": ("converge",),
     # What a restart finds.
