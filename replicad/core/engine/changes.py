@@ -55,6 +55,8 @@ class Changes:
 
     def tick(self, now: int) -> None:
         """Let time pass."""
+        if not self._waiting:
+            return
         for number in [number for number, (until, _) in self._waiting.items() if until <= now]:
             sentence = f"the coordinator of group {self.group.name} did not answer"
             self._end(number, RequestError("unknown_outcome", sentence))

@@ -29,15 +29,20 @@ class Drag:
         self.before: dict[str, int] = {}
         """The same of the window before."""
 
-    def tick(self) -> None:
-        """Add up, and drop a member, or move the office, that costs the group too much."""
+    def tick(self, oldest: int, since: int) -> None:
+        """Add up, and drop a member, or move the office, that costs the group too much.
+
+        ``oldest``, ``since``: of :meth:`Office.oldest_held`.
+        """
         office = self.office
         state = office.state
         stall = state.limits.stall_after_us
         step, self.looked_at = min(state.now - self.looked_at, STEP_US_MAX), state.now
         if state.now - self.began_at > WINDOW_STALLS * stall:
             self.began_at, self.before, self.held_up = state.now, self.held_up, {}
-        for name in self.waited_for():
+        if not oldest:
+            return
+        for name in self.waited_for(oldest, since):
             self.held_up[name] = self.held_up.get(name, 0) + step
             if self.held_up[name] + self.before.get(name, 0) <= stall:
                 continue
@@ -47,12 +52,11 @@ class Drag:
             else:
                 office.authority.peers[name].dragging = True
 
-    def waited_for(self) -> list[str]:
+    def waited_for(self, slot: int, since: int) -> list[str]:
         """Return who alone keeps the oldest open slot from committing, for half of ``stall_after`` by now."""
         office = self.office
         state = office.state
-        slot, since = office.oldest_held()
-        if not slot or state.now - since <= state.limits.stall_after_us // 2:
+        if state.now - since <= state.limits.stall_after_us // 2:
             return []
         peers = office.authority.peers
         own = state.durable_limit(state.matched)

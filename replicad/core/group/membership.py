@@ -437,10 +437,11 @@ class Membership:
         Returns whether that is under way.
         """
         state = self.state
-        configuration, ids = state.configuration, state.new_ids()
-        if configuration is None or configuration.cluster or ids is None or state.leaving:
+        configuration = state.configuration
+        if configuration is None or configuration.cluster or state.leaving:
             return False
-        if state.role is not Role.COORDINATOR or state.log.open_configuration():
+        ids = state.new_ids()
+        if ids is None or state.role is not Role.COORDINATOR or state.log.open_configuration():
             return False
         if not state.all_speak(CLUSTER_ID_SINCE) or not all(map(office.view.fresh, office.authority.peers.values())):
             return False

@@ -185,14 +185,10 @@ class GroupState:
                 slot = min(slot, lowest - 1)
         return slot
 
-    def oldest_flush(self) -> int:
-        """Return when the oldest unfinished flush was asked for (0: none is waiting)."""
-        return self.unflushed[0][2] if self.unflushed else 0
-
     def stalled(self) -> bool:
         """Return whether the disk has not answered for ``stall_after``."""
-        oldest = self.oldest_flush()
-        return bool(oldest) and self.now - oldest > self.limits.stall_after_us
+        unflushed = self.unflushed
+        return bool(unflushed) and self.now - unflushed[0][2] > self.limits.stall_after_us
 
     def finish(self) -> Effects:
         """Close the step: number the flush, and return the effects."""
@@ -308,7 +304,7 @@ class GroupState:
 
     def feed(self) -> None:
         """Give the executor what is committed and durable here, in order."""
-        if self.rebuilding:
+        if self.rebuilding or self.fed == self.log.committed:
             return
         limit = self.durable_limit(self.feedable())
         while self.fed < limit:
