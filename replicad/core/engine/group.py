@@ -124,7 +124,8 @@ class Group:
             self._fresh_at = self.replica.source_heard_at
         self.deadlines.run(now)
         self.transfers.tick(now)
-        self.changes.tick(now)
+        if self.changes.waiting:
+            self.changes.tick(now)
         if self._full_until and now >= self._full_until:
             self._full_until = 0
             self.set_full(full=self.engine.full)

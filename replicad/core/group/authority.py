@@ -77,6 +77,7 @@ class Authority:
         self._followed: Configuration | None = None
         """The configuration whose other voters the peers are."""
         self._found_current_in: Configuration | None = None
+        """The configuration for which :meth:`current` was true."""
         self.refresh_members()
 
     @property
@@ -200,7 +201,7 @@ class Authority:
         """Return the majority-th latest send time of acknowledged heartbeats (own: now); -1 if there is none (L2)."""
         times = [peer.acked_sent_at for peer in self.peers.values()]
         times.append(self.state.now)
-        times.sort()
+        times.sort()  # in place: it is asked with every read
         return times[-self.state.majority()]
 
     def authority_until(self) -> int:
@@ -218,10 +219,8 @@ class Authority:
 
     def confirmed_round(self) -> int:
         """Return the newest round that a majority acknowledged."""
-        rounds = [peer.acked_sequence for peer in self.peers.values()]
-        rounds.append(self.sequence)
-        rounds.sort()
-        return rounds[-self.state.majority()]
+        others = [peer.acked_sequence for peer in self.peers.values()]
+        return sorted([self.sequence, *others])[-self.state.majority()]
 
     def grant(self, peer: Peer) -> tuple[int, int]:
         """Return ``(request, duration)`` of a grant to this peer, ``(0, 0)`` for none; each request is granted once."""

@@ -62,7 +62,7 @@ class Effects:
     """This disk is not what the group knows: give it a new disk id, set its data aside and start over (M4)."""
 
     def __init__(self) -> None:
-        """Begin with nothing to do. Written out: every step makes one, and factories of fields are called one by one."""
+        """Begin with nothing to do; written out, because every step makes one and factories of fields are calls."""
         self.distrust = self.serves = self.catalog_stale = False
         self.cluster_id = self.halt = self.forget = ""
         self.append = []

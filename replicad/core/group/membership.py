@@ -438,10 +438,9 @@ class Membership:
         """
         state = self.state
         configuration = state.configuration
-        if configuration is None or configuration.cluster or state.leaving:
+        if configuration is None or configuration.cluster or state.leaving or (ids := state.new_ids()) is None:
             return False
-        ids = state.new_ids()
-        if ids is None or state.role is not Role.COORDINATOR or state.log.open_configuration():
+        if state.role is not Role.COORDINATOR or state.log.open_configuration():
             return False
         if not state.all_speak(CLUSTER_ID_SINCE) or not all(map(office.view.fresh, office.authority.peers.values())):
             return False

@@ -245,9 +245,8 @@ class Office:
             if peer.sent_to < self.assigned:
                 groups.setdefault(max(peer.sent_to + 1, self.first), []).append(name)
         for first, names in groups.items():
-            everyone = len(names) == len(peers)
             for message in self._accepts(first):
-                for name in [EVERYONE] if everyone else names:
+                for name in [EVERYONE] if len(names) == len(peers) else names:
                     state.send(name, message)
                 self.announced = max(self.announced, message.committed)
             for name in names:
@@ -354,9 +353,11 @@ class Office:
         It ends at a configuration entry, whose members decide the slots above it (M2).
         """
         state = self.state
+        slot = state.log.committed
+        if slot == self.assigned:
+            return slot
         own = state.durable_limit(state.matched)
         counted = min(self.majority_matched(own), self.view.limit(own))
-        slot = state.log.committed
         while slot < self.assigned:
             round_ = self.repairs.committed_round(slot + 1)
             if round_ == 0 and slot + 1 > counted:
@@ -380,10 +381,8 @@ class Office:
 
     def majority_matched(self, own: int) -> int:
         """Return the highest slot that a majority of the members durably accepted."""
-        slots = [peer.matched for peer in self.authority.peers.values()]
-        slots.append(own)
-        slots.sort()
-        return slots[-self.state.majority()]
+        others = [peer.matched for peer in self.authority.peers.values()]
+        return sorted([own, *others])[-self.state.majority()]
 
     def announce(self) -> None:
         """Announce "committed" at once when no Accept carries it, unless the next one or the next commit soon does."""

@@ -33,9 +33,7 @@ class View:
         """Return the highest slot, at most ``slot``, that every member of the view lets commit (C1)."""
         peers = self.authority.peers
         for name, joined_at in self.joined.items():
-            let = max(peers[name].matched, joined_at)
-            if let < slot:
-                slot = let
+            slot = min(slot, max(peers[name].matched, joined_at))
         return slot
 
     def consider(self, assigned: int, recovered: int) -> None:
