@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class Sign(Enum):
     """What a peer did."""
 
+    __hash__ = object.__hash__  # members are single objects; Enum's own, in Python, is called for every look-up
+
     ANSWER = auto()
     """The disk that votes acknowledged a heartbeat of this office: both directions work."""
     WORD = auto()
@@ -34,6 +36,8 @@ class Sign(Enum):
 
 class Patience(Enum):
     """A question about a peer: ``(name, sign, heartbeats)``, the sign that counts, and how old it may be."""
+
+    __hash__ = object.__hash__  # as for signs
 
     VIEW = "view", Sign.ANSWER, 3
     """Does a voter answer? The view, repairs, and which changes are safe."""
@@ -72,6 +76,10 @@ class Detectors:
         """A node showed this sign of life."""
         for detector in self._by_sign[sign]:
             detector.heard(node, now)
+
+    def detector(self, patience: Patience) -> Detector:
+        """Return the detector for one question, for who asks it all the time."""
+        return self._by_patience[patience]
 
     def suspects(self, node: str, now: int, patience: Patience) -> bool:
         """Return whether the answer to this question about a node is no, as far as can be told from its silence."""

@@ -33,15 +33,14 @@ class Balancer:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._next_look = 0
+        self.due = 0
+        """When :meth:`tick` has something to do."""
         self._not_before = 0
         self._moving = False
 
     def tick(self, now: int) -> None:
         """Look now and then whether an office should be elsewhere."""
-        if now < self._next_look:
-            return
-        self._next_look = now + LOOK_US
+        self.due = now + LOOK_US
         if self._moving or now < self._not_before:
             return
         found = self.choose(now)

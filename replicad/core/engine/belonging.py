@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from replicad.core.engine.node import Engine
 
+NEVER = 1 << 63
 PROVE_AFTER_US = 1_000_000
 """So long after a node has learnt the id the others have, too: links that are opened anew prove it at both ends."""
 
@@ -18,7 +19,8 @@ class Belonging:
         self.engine = engine
         self.cluster_id = cluster_id
         """"" as long as it is not known."""
-        self._prove_at = 0
+        self.due = NEVER
+        """When :meth:`tick` has something to do."""
 
     def learn(self, cluster_id: str) -> None:
         """Take over the id, durably: what is logged after that is read as this cluster's."""
@@ -27,7 +29,7 @@ class Belonging:
         engine = self.engine
         self.cluster_id = cluster_id
         engine.ports.keep_cluster_id(cluster_id)
-        self._prove_at = engine.ports.now() + PROVE_AFTER_US
+        self.due = engine.ports.now() + PROVE_AFTER_US
         for group in engine.groups.values():
             group.replica.state.belong(cluster_id)  # what follows from it comes with the next step
 
@@ -45,11 +47,10 @@ class Belonging:
         if not self.cluster_id:
             self.learn(self.engine.ports.cluster_id_of(sender))
 
-    def tick(self, now: int) -> None:
-        """Let time pass."""
-        if self._prove_at and now >= self._prove_at:
-            self._prove_at = 0
-            self.engine.ports.open_links_anew()
+    def tick(self) -> None:
+        """Prove the id that was learnt."""
+        self.due = NEVER
+        self.engine.ports.open_links_anew()
 
     def empty(self) -> bool:
         """Return whether the directory holds nothing of any group."""

@@ -23,7 +23,7 @@ class Changes:
 
     def __init__(self, group: Group) -> None:
         self.group = group
-        self._waiting: dict[int, tuple[int, Answered]] = {}
+        self.waiting: dict[int, tuple[int, Answered]] = {}
         """Number of a change -> until when it is waited for, and who is told."""
 
     def request(self, kind: str, argument: str, patience_us: int, answered: Answered) -> int:
@@ -35,34 +35,34 @@ class Changes:
         group.check_open()
         if not group.replica.coordinator:
             raise RequestError("no_coordinator", f"group {group.name} has no coordinator at the moment")
-        if len(self._waiting) >= CHANGES_MAX:
+        if len(self.waiting) >= CHANGES_MAX:
             raise RequestError("overloaded", f"{CHANGES_MAX} changes of group {group.name} wait at this node already")
         now = group.engine.ports.now()
         number, effects = group.replica.request_change(kind, argument, now)
-        self._waiting[number] = (now + patience_us, answered)
+        self.waiting[number] = (now + patience_us, answered)
         group.perform(effects)
         return number
 
     def forget(self, number: int) -> None:
         """Whoever asked has gone away; the change itself may still be made."""
-        self._waiting.pop(number, None)
+        self.waiting.pop(number, None)
 
     def on_answer(self, number: int, refusal: Refusal | None) -> None:
         """The coordinator answered."""
-        waiting = self._waiting.pop(number, None)
+        waiting = self.waiting.pop(number, None)
         if waiting is not None:
             self.group.engine.ports.answer(waiting[1], refusal)
 
     def tick(self, now: int) -> None:
         """Let time pass."""
-        for number in [number for number, (until, _) in self._waiting.items() if until <= now]:
+        for number in [number for number, (until, _) in self.waiting.items() if until <= now]:
             sentence = f"the coordinator of group {self.group.name} did not answer"
             self._end(number, RequestError("unknown_outcome", sentence))
 
     def _end(self, number: int, error: RequestError) -> None:
-        self.group.engine.ports.answer(self._waiting.pop(number)[1], error)
+        self.group.engine.ports.answer(self.waiting.pop(number)[1], error)
 
     def close(self, why: str) -> None:
         """Fail whoever still waits."""
-        for number in list(self._waiting):
+        for number in list(self.waiting):
             self._end(number, RequestError("unknown_outcome", why))

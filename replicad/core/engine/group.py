@@ -127,7 +127,8 @@ class Group:
             self._fresh_at = self.replica.source_heard_at
         self.deadlines.run(now)
         self.transfers.tick(now)
-        self.changes.tick(now)
+        if self.changes.waiting:
+            self.changes.tick(now)
         if self._retry_at and now >= self._retry_at:
             self._retry_at = 0
             self.wake_executor()

@@ -34,7 +34,8 @@ class MetaVoters:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._next_look = 0
+        self.due = 0
+        """When :meth:`tick` has something to do."""
         self._not_before = 0
         self._pause = PAUSE_US
         self._fit_since: dict[str, int] = {}
@@ -43,9 +44,7 @@ class MetaVoters:
 
     def tick(self, now: int) -> None:
         """Look now and then whether somebody should get a vote or lose it."""
-        if now < self._next_look:
-            return
-        self._next_look = now + LOOK_US
+        self.due = now + LOOK_US
         if self._changing:
             return
         change = self.choose(now)
@@ -106,7 +105,7 @@ class MetaVoters:
         self.engine.groups[META].event("meta_voters_changed", change=kind, member=name, refused=refused)
         if answer is None:
             self._pause = PAUSE_US
-            self._next_look = 0  # an even number is no place to stay
+            self.due = 0  # an even number is no place to stay
             return
         self._not_before = self.engine.ports.now() + self._pause
         self._pause = min(2 * self._pause, PAUSE_US_MAX)

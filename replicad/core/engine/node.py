@@ -225,11 +225,14 @@ class Engine:
             if beat != self._beat or group.name == DEFAULT or not group.idle(now):
                 group.tick()
         self._beat = beat
-        self.belonging.tick(now)
+        if now >= self.belonging.due:
+            self.belonging.tick()
         self.drain.tick(now)
         self.follower.tick(now)
-        self.balancer.tick(now)
-        self.meta_voters.tick(now)
+        if now >= self.balancer.due:
+            self.balancer.tick(now)
+        if now >= self.meta_voters.due:
+            self.meta_voters.tick(now)
         if now - self._swept_at >= SWEEP_US:
             self._swept_at = now
             for group in self.groups.values():

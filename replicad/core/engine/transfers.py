@@ -98,7 +98,7 @@ class Transfers:
 
     def tick(self, now: int) -> None:
         """Let time pass."""
-        if now - self._looked < LOOK_US or not (self._writing or self._wanted):
+        if not (self._writing or self._wanted) or now - self._looked < LOOK_US:
             return
         self._looked = now
         obsolete = self.group.replica.checkpoints.obsolete

@@ -254,7 +254,10 @@ class Acceptor:
     def _missing_of(self, acknowledged: int) -> int:
         """Return the first slot, up to the one acknowledged, that this log should hold and does not (0: none)."""
         log = self.state.log
-        return next((slot for slot in range(log.committed + 1, acknowledged + 1) if log.get(slot) is None), 0)
+        for slot in range(log.committed + 1, acknowledged + 1):
+            if log.get(slot) is None:
+                return slot
+        return 0
 
     def pledge(self, epoch: int) -> None:
         """Be loyal to ``epoch`` for a lease length (L1)."""

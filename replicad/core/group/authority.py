@@ -86,6 +86,8 @@ class Authority:
         self._peers: dict[str, Peer] = {}
         self._followed: Configuration | None = None
         """The configuration whose other voters the peers are."""
+        self._found_current_in: Configuration | None = None
+        """The configuration for which :meth:`current` was true."""
         self.refresh_members()
 
     @property
@@ -124,9 +126,14 @@ class Authority:
     def current(self) -> bool:
         """Return whether the peers are the other voters of the configuration that is known here."""
         configuration = self.state.configuration
+        if configuration is not None and configuration is self._found_current_in:
+            return True  # peers change with the configuration only: this is asked after every step
         members = configuration.members if configuration else ()
         disks = {member.node: member.disk for member in members if member.node != self.state.node}
-        return disks == {name: peer.disk for name, peer in self.peers.items()}
+        if disks != {name: peer.disk for name, peer in self.peers.items()}:
+            return False
+        self._found_current_in = configuration
+        return True
 
     def begin_round(self) -> int:
         """Number a new heartbeat round and remember when it was sent."""
@@ -204,8 +211,10 @@ class Authority:
 
     def majority_sent_at(self) -> int:
         """Return the majority-th latest send time of acknowledged heartbeats (own: now); -1 if there is none (L2)."""
-        times = sorted([self.state.now, *(peer.acked_sent_at for peer in self.peers.values())], reverse=True)
-        return times[self.state.majority() - 1]
+        times = [peer.acked_sent_at for peer in self.peers.values()]
+        times.append(self.state.now)
+        times.sort()  # in place: it is asked with every read
+        return times[-self.state.majority()]
 
     def authority_until(self) -> int:
         """Return when the authority ends, on the own clock (L2)."""
@@ -222,8 +231,8 @@ class Authority:
 
     def confirmed_round(self) -> int:
         """Return the newest round that a majority acknowledged."""
-        rounds = sorted([self.sequence, *(peer.acked_sequence for peer in self.peers.values())], reverse=True)
-        return rounds[self.state.majority() - 1]
+        others = [peer.acked_sequence for peer in self.peers.values()]
+        return sorted([self.sequence, *others])[-self.state.majority()]
 
     def grant(self, peer: Peer) -> tuple[int, int]:
         """Return ``(request, duration)`` of a grant to this peer, ``(0, 0)`` for none; each request is granted once."""

@@ -97,9 +97,10 @@ class Comparison:
             digests = [self.state.digest]
         self.digests.extend(digests)
         self.last = self.state.applied
-        for node, (boot, slot) in [item for item in self.waiting.items() if item[1][1] <= self.last]:
-            del self.waiting[node]
-            self._answer(node, boot, slot)
+        if self.waiting:
+            for node, (boot, slot) in [item for item in self.waiting.items() if item[1][1] <= self.last]:
+                del self.waiting[node]
+                self._answer(node, boot, slot)
         if self.state.comparing:
             self.tick()
 
@@ -136,7 +137,10 @@ class Comparison:
         state = self.state
         if state.rebuilding:
             return
-        if not state.is_voter() and not state.is_mirror():
+        voter = state.is_voter()
+        if voter and not state.comparing:
+            return
+        if not voter and not state.is_mirror():
             if (state.applied or sourced) and self._quiet_for(NEWCOMER_HEARTBEATS):
                 self._ask(state.peers())
         elif state.comparing:

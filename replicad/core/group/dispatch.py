@@ -36,6 +36,8 @@ def dispatch(replica: Replica, sender: str, disk: str, message: m.Message) -> No
     if type(message) in SIGNS:
         _note_sign(replica, sender, disk, message)
     match message:
+        case m.Accept() | m.Accepted() | m.Committed() | m.Heartbeat() | m.HeartbeatAck():
+            _from_member(replica, sender, disk, message)  # nearly all messages: they come first, here and there
         case m.Introduce():
             replica.membership.on_introduce(sender, disk, message, replica.office)
         case m.Form():
@@ -75,12 +77,16 @@ def dispatch(replica: Replica, sender: str, disk: str, message: m.Message) -> No
         case m.Forward() | m.ReadProbe() | m.CheckpointRequest() if _is_mirror(replica, sender):
             _dispatch_mirror(replica, sender, message)
         case _:
-            if replica.state.counts(sender, disk):
-                _dispatch_member(replica, sender, disk, message)
-            elif isinstance(message, m.Heartbeat):
-                replica.membership.on_foreign_heartbeat(sender)
-            elif isinstance(message, m.DigestCompared) and replica.comparison.takes_word_of(sender):
-                replica.comparison.on_compared(sender, message)
+            _from_member(replica, sender, disk, message)
+
+
+def _from_member(replica: Replica, sender: str, disk: str, message: m.Message) -> None:
+    if replica.state.counts(sender, disk):
+        _dispatch_member(replica, sender, disk, message)
+    elif isinstance(message, m.Heartbeat):
+        replica.membership.on_foreign_heartbeat(sender)
+    elif isinstance(message, m.DigestCompared) and replica.comparison.takes_word_of(sender):
+        replica.comparison.on_compared(sender, message)
 
 
 def _note_sign(replica: Replica, sender: str, disk: str, message: m.Message) -> None:
@@ -122,6 +128,13 @@ def _dispatch_member(replica: Replica, sender: str, disk: str, message: m.Messag
     match message:
         case m.Accept():
             replica.acceptor.on_accept(sender, message)
+        case m.Accepted() | m.HeartbeatAck():
+            if replica.office is not None:
+                _dispatch_office(replica, sender, message, replica.office)
+        case m.Committed():
+            replica.acceptor.on_committed(sender, message)
+        case m.Heartbeat():
+            replica.on_heartbeat(sender, message)
         case m.Forward():
             if replica.office is None and sender == replica.coordinator and replica.contact.proposes():
                 replica.contact.adopt(sender, message)
@@ -142,9 +155,7 @@ def _dispatch_member(replica: Replica, sender: str, disk: str, message: m.Messag
             if replica.office is not None:
                 replica.office.repairs.on_decided(sender, message)
         case (
-            m.Accepted()
-            | m.HeartbeatAck()
-            | m.LeaseReturn()
+            m.LeaseReturn()
             | m.ReadProbe()
             | m.CheckpointRequest()
             | m.TicketRequest()
@@ -155,10 +166,6 @@ def _dispatch_member(replica: Replica, sender: str, disk: str, message: m.Messag
                 _dispatch_office(replica, sender, message, replica.office)
         case m.DigestCompared():
             replica.comparison.on_compared(sender, message)
-        case m.Committed():
-            replica.acceptor.on_committed(sender, message)
-        case m.Heartbeat():
-            replica.on_heartbeat(sender, message)
         case m.LeaseRecall():
             replica.returns.on_recall(sender, message)
         case m.LeaseReturned():

@@ -32,8 +32,11 @@ class Drag:
         self.timed = (0, 0)
         """The newest slot whose way to a majority was timed, and, while it is under way, when it was assigned."""
 
-    def tick(self) -> None:
-        """Add up, and drop a member, or move the office, that costs the group too much."""
+    def tick(self, oldest: int, since: int) -> None:
+        """Add up, and drop a member, or move the office, that costs the group too much.
+
+        ``oldest``, ``since``: of :meth:`Office.oldest_held`.
+        """
         office = self.office
         state = office.state
         self._time()
@@ -41,7 +44,9 @@ class Drag:
         step, self.looked_at = min(state.now - self.looked_at, STEP_US_MAX), state.now
         if state.now - self.began_at > WINDOW_STALLS * stall:
             self.began_at, self.before, self.held_up = state.now, self.held_up, {}
-        for name in self.waited_for():
+        if not oldest:
+            return
+        for name in self.waited_for(oldest, since):
             self.held_up[name] = self.held_up.get(name, 0) + step
             if self.held_up[name] + self.before.get(name, 0) <= stall:
                 continue
@@ -63,12 +68,11 @@ class Drag:
         if office.open and office.open[-1][0] > slot:  # one that a majority has by now may be held up by others
             self.timed = office.open[-1][0], office.open[-1][2]
 
-    def waited_for(self) -> list[str]:
+    def waited_for(self, slot: int, since: int) -> list[str]:
         """Return who alone keeps the oldest open slot from committing, for half of the patience by now."""
         office = self.office
         state = office.state
-        slot, since = office.oldest_held()
-        if not slot or state.now - since <= office.authority.pace.patience() // 2:
+        if state.now - since <= office.authority.pace.patience() // 2:
             return []
         peers = office.authority.peers
         own = state.durable_limit(state.matched)

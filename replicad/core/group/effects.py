@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ EVERYONE = ""
 """Destination of a message that goes to every peer."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Effects:
     """The outcome of ``step``, ``tick``, ``submit`` or of a completion. Fields in execution order.
 
@@ -33,43 +33,59 @@ class Effects:
     6. ``transfer``: deals with the store's large bodies (checkpoint files), see the single kinds.
     """
 
-    distrust: bool = False
+    distrust: bool
     """The store's content is in doubt: if this process dies before the others' state is here, it must not be used."""
-    cluster_id: str = ""
+    cluster_id: str
     """The id of the cluster became known here (M6)."""
-    append: list[Record] = field(default_factory=list)
-    send: list[tuple[str, Message]] = field(default_factory=list)
-    send_durable: list[tuple[str, Message]] = field(default_factory=list)
-    apply: list[tuple[int, bytes]] = field(default_factory=list)
-    read_points: list[tuple[int, int]] = field(default_factory=list)
+    append: list[Record]
+    send: list[tuple[str, Message]]
+    send_durable: list[tuple[str, Message]]
+    apply: list[tuple[int, bytes]]
+    read_points: list[tuple[int, int]]
     """Answered probes: ``(probe number, slot to apply before reading)``."""
-    durable_requests: list[bytes] = field(default_factory=list)
-    refused_requests: list[tuple[bytes, str]] = field(default_factory=list)
-    results: list[tuple[bytes, Result]] = field(default_factory=list)
+    durable_requests: list[bytes]
+    refused_requests: list[tuple[bytes, str]]
+    results: list[tuple[bytes, Result]]
     """Results that ``Contact.vouch`` held back, and that may be answered now."""
-    serves: bool = False
+    serves: bool
     """The replica's digest was compared: what waits for that may be served now."""
-    changes: list[tuple[int, Refusal | None]] = field(default_factory=list)
+    changes: list[tuple[int, Refusal | None]]
     """Answered changes: ``(number, None or why it is refused)``."""
-    transfer: list[TransferEffect] = field(default_factory=list)
-    catalog_stale: bool = False
+    transfer: list[TransferEffect]
+    catalog_stale: bool
     """The group's members or its coordinator are others now: what the cluster knows of it may be out of date."""
-    events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+    events: list[tuple[str, dict[str, object]]]
     """Things worth a line in the event log: name and fields. Nothing else may depend on them."""
-    halt: str = ""
+    halt: str
     """A reason to stop the process for good (no majority on one digest)."""
-    forget: str = ""
+    forget: str
     """This disk is not what the group knows: give it a new disk id, set its data aside and start over (M4)."""
+
+    def __init__(self) -> None:
+        """Begin with nothing to do; written out, because every step makes one and factories of fields are calls."""
+        self.distrust = self.serves = self.catalog_stale = False
+        self.cluster_id = self.halt = self.forget = ""
+        self.append = []
+        self.send = []
+        self.send_durable = []
+        self.apply = []
+        self.read_points = []
+        self.durable_requests = []
+        self.refused_requests = []
+        self.results = []
+        self.changes = []
+        self.transfer = []
+        self.events = []
 
     def __bool__(self) -> bool:
         """Return whether there is anything to do."""
         return bool(
-            self.distrust
-            or self.cluster_id
+            self.send
             or self.append
-            or self.send
             or self.send_durable
             or self.apply
+            or self.distrust
+            or self.cluster_id
             or self.read_points
             or self.durable_requests
             or self.results

@@ -87,9 +87,11 @@ class Election:
             elif self.phase == "prepare" and state.now - self.asked_at > state.limits.heartbeat_us:
                 self._ask_pages()
             return
-        if state.role is not Role.FOLLOWER or not self.may_stand() or self._leaves_it_to_others():
+        if state.role is not Role.FOLLOWER or state.now - self.acceptor.heard_at < self._patience():
             return
-        if state.now - self.acceptor.heard_at >= self._patience() and state.now >= self.acceptor.sticky_until():
+        if not self.may_stand() or self._leaves_it_to_others():
+            return
+        if state.now >= self.acceptor.sticky_until():
             if self.has_hole():
                 self.acceptor.heard_at = state.now  # somebody else must stand, and be the source of what is missing
             else:

@@ -432,8 +432,8 @@ class Membership:
         Returns whether that is under way.
         """
         state = self.state
-        configuration, ids = state.configuration, state.new_ids()
-        if configuration is None or configuration.cluster or ids is None or state.leaving:
+        configuration = state.configuration
+        if configuration is None or configuration.cluster or state.leaving or (ids := state.new_ids()) is None:
             return False
         if state.role is not Role.COORDINATOR or state.log.open_configuration():
             return False

@@ -240,17 +240,17 @@ class Office:
         """Send every member the slots proposed here that it was not sent yet: one message for all where they agree."""
         state = self.state
         groups: dict[int, list[str]] = {}
-        for name, peer in self.authority.peers.items():
+        peers = self.authority.peers
+        for name, peer in peers.items():
             if peer.sent_to < self.assigned:
                 groups.setdefault(max(peer.sent_to + 1, self.first), []).append(name)
         for first, names in groups.items():
-            everyone = len(names) == len(self.authority.peers)
             for message in self._accepts(first):
-                for name in [EVERYONE] if everyone else names:
+                for name in [EVERYONE] if len(names) == len(peers) else names:
                     state.send(name, message)
                 self.announced = max(self.announced, message.committed)
             for name in names:
-                self.authority.peers[name].sent_to = self.assigned
+                peers[name].sent_to = self.assigned
 
     def _accepts(self, first: int, relayed_before: int = 0) -> list[Accept]:
         """Return messages with what was accepted here at round 0 from ``first`` on.
@@ -353,9 +353,11 @@ class Office:
         It ends at a configuration entry, whose members decide the slots above it (M2).
         """
         state = self.state
+        slot = state.log.committed
+        if slot == self.assigned:
+            return slot
         own = state.durable_limit(state.matched)
         counted = min(self.majority_matched(own), self.view.limit(own))
-        slot = state.log.committed
         while slot < self.assigned:
             round_ = self.repairs.committed_round(slot + 1)
             if round_ == 0 and slot + 1 > counted:
@@ -379,8 +381,8 @@ class Office:
 
     def majority_matched(self, own: int) -> int:
         """Return the highest slot that a majority of the members durably accepted."""
-        slots = sorted([own, *(peer.matched for peer in self.authority.peers.values())], reverse=True)
-        return slots[self.state.majority() - 1]
+        others = [peer.matched for peer in self.authority.peers.values()]
+        return sorted([own, *others])[-self.state.majority()]
 
     def announce(self) -> None:
         """Announce "committed" at once when no Accept carries it, unless the next one or the next commit soon does."""
@@ -466,8 +468,8 @@ class Office:
 
     def tend_view(self) -> None:
         """Take fit members into the view and drop unfit ones."""
-        self.drag.tick()
         oldest, since = self.oldest_held()
+        self.drag.tick(oldest, since)
         for name, peer in self.authority.peers.items():
             peer.stuck = self.repairs.unanswered_by(name)
         self.view.drop_unfit(oldest, since, self.assigned)

@@ -210,8 +210,8 @@ class GroupState:
 
     def stalled(self) -> bool:
         """Return whether the disk has not answered for ``stall_after``, and longer than it usually takes (V2)."""
-        oldest = self.oldest_flush()
-        return bool(oldest) and self.now - oldest > self.flush_pace.patience()
+        unflushed = self.unflushed
+        return bool(unflushed) and self.now - unflushed[0][2] > self.flush_pace.patience()
 
     def finish(self) -> Effects:
         """Close the step: number the flush, and return the effects."""
@@ -323,7 +323,7 @@ class GroupState:
 
     def feed(self) -> None:
         """Give the executor what is committed and durable here, in order."""
-        if self.rebuilding:
+        if self.rebuilding or self.fed == self.log.committed:
             return
         limit = self.durable_limit(self.feedable())
         while self.fed < limit:

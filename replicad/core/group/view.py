@@ -17,6 +17,7 @@ class View:
     def __init__(self, state: GroupState, authority: Authority) -> None:
         self.state = state
         self.authority = authority
+        self._answering = state.detectors.detector(Patience.VIEW)
         self.joined: dict[str, int] = {}
         """Member -> b, the last slot assigned when it joined: it is waited for above b (V1)."""
         self.barred = ""
@@ -30,8 +31,9 @@ class View:
 
     def limit(self, slot: int) -> int:
         """Return the highest slot, at most ``slot``, that every member of the view lets commit (C1)."""
+        peers = self.authority.peers
         for name, joined_at in self.joined.items():
-            slot = min(slot, max(self.authority.peers[name].matched, joined_at))
+            slot = min(slot, max(peers[name].matched, joined_at))
         return slot
 
     def consider(self, assigned: int, recovered: int) -> None:
@@ -54,7 +56,7 @@ class View:
     def fresh(self, peer: Peer) -> bool:
         """Return whether the member answered within the last few heartbeats."""
         # An acknowledgement of a round that is long forgotten says nothing.
-        return peer.acked_sent_at >= 0 and not self.state.detectors.suspects(peer.node, self.state.now, Patience.VIEW)
+        return peer.acked_sent_at >= 0 and not self._answering.suspects(peer.node, self.state.now)
 
     def may_hold(self, name: str) -> bool:
         """Return whether a grant may go to this member now: it must have applied b (V1)."""
@@ -71,8 +73,9 @@ class View:
         that answers but accepts nothing would hold up every slot anew. One that was too slow must then keep up for a
         while, longer each time: its acceptances come together, and between them it looks like any other.
         """
+        peers = self.authority.peers
         for name in list(self.joined):
-            peer = self.authority.peers.get(name)
+            peer = peers.get(name)
             if peer is None:
                 self._leave(name)
             elif self.unfit(peer, oldest_open, open_since):
