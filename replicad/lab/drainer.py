@@ -1,8 +1,8 @@
 """Somebody who drains nodes at random, and ends that, while faults go on (not a fault itself); and who looks on.
 
-``drained``: an undisturbed reader's lease ends as a node is drained, and does not come back before that ends, whatever
-happens to the process; an office is left once another member is fit to take it, and is not taken while one is in touch
-that can; operations are not handed on to it. Every node may be drained at once: then offices stay where they are.
+``drained``: a reader's lease ends as its node is drained, and does not come back before that ends, whatever happens to
+the process; an office is left once another member is fit to take it; operations are not handed on to the node. That it
+stands after all others a script shows (``drained-stands``). Every node may be drained at once: offices stay then.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LOOK_US = 20_000
 OFFICE_US = 2_000_000
-"""An office is left within this time of another member's being fit: recalled leases, open slots and an apprentice's
+"""An office is left within this time of another member's being fit: recalled leases, open slots and a new voter's
 loyalty may take a lease length each, at most 0.4 s."""
 
 

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from replicad.core.model.configuration import PROTOCOLS
+from replicad.core.model.limits import PEER_VERSION_MAX
 from replicad.node.identity import read_identity
 from replicad.node.lmdb_environment import FORMAT_VERSION, TRUST
 from tests.node.cluster import Cluster, running, until
@@ -121,7 +122,7 @@ async def test_one_node_at_a_time_under_load(tmp_path, old):
                 node.start()
                 await cluster.ready(node.name)
                 await load.more(300)
-            await spoken(cluster, 2)
+            await spoken(cluster, PEER_VERSION_MAX)
             cluster_id = await identified(cluster)
             await load.more(300)
         await verify(cluster, load)

@@ -21,8 +21,8 @@ from replicad.core.model.messages import (
 
 SLOW_LEASES = 2
 """Whose disk was slow lately stands so many lease lengths later."""
-DRAINED_LEASES = 4
-"""A drained member stands so many lease lengths later: after every other that can, for a group without any is worse."""
+DRAINED_LEASES = 3
+"""A drained member stands so many lease lengths later, after every other that can: a group without any is worse."""
 
 if TYPE_CHECKING:
     from collections.abc import Callable
