@@ -39,7 +39,7 @@ RECORDED: dict[str, tuple[int, int]] = {
     "acceptances-lost": (47, 3),
     "divergence-unnoticed": (25, 3),
     "uncompared-serves": (139, 3),
-    "damage-taken-as-torn": (24, 3),
+    "damage-taken-as-torn": (33, 3),
     "old-catalog-believed": (25, 3),
     "spares-add-up": (1, 3),
     "full-left-by-event": (50, 3),
