@@ -55,5 +55,5 @@ def test_the_table_is_written_in_the_order_of_the_registry(monkeypatch, tmp_path
     monkeypatch.setattr(record.mutations, "__file__", str(tmp_path / "__init__.py"))
     record.write({"view-ignored": (7, 5), "holes-stay": (1, 3)})
     scope = {}
-    exec((tmp_path / "recorded.py").read_text(), scope)  # noqa: S102 - it was written above
+    exec((tmp_path / "recorded.py").read_text(), scope)
     assert list(scope["RECORDED"].items()) == [("holes-stay", (1, 3)), ("view-ignored", (7, 5))]
