@@ -64,7 +64,7 @@ class Stuck(Exception):
 PROGRESS = {
     "converge": "after healing every node serves and has applied everything",
     "request": "after healing a request at any node is answered",
-    "answered": "whoever lives answers each request that it took, in time, even if the group was closed meanwhile",
+    "answered": "whoever lives answers each request that it took, in time, though its group was closed meanwhile",
     "write": "a write is acknowledged as soon as a majority and the view could",
     "read": "a read at a node that holds a lease is answered",
     "election": "a candidate that may be elected is, within its time",

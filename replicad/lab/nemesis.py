@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from replicad.core.cluster.definitions import META
 from replicad.lab.losses import may_lose
+from replicad.lab.virtual_log import RETRY_US
 
 if TYPE_CHECKING:
     from replicad.lab.simulated_node import SimulatedNode
@@ -323,13 +324,27 @@ class Nemesis:
         self.after(outage, undo)
 
     def _flap(self, random: Random) -> None:
-        """A disk that is full for hundredths of seconds, again and again: its node wants a lease, and wants none."""
+        """A disk that is full for hundredths of seconds, while heartbeats and answers arrive in the opposite order.
+
+        So the node answers a later heartbeat that it wants no lease, then an earlier one that it wants one; and the
+        coordinator hears it the other way round.
+        """
         node = self._simulator.nodes[random.choice(self._simulator.names)]
-        outage = random.randrange(10_000, 250_000)
+        before, behind, rest = (random.randrange(60_000), random.randrange(30_000), random.randrange(60_000))
         if node.process is None or self._coordinates(node.name) or any(n.full for n in self._simulator.nodes.values()):
             return
         self._simulator.count("fault flap")
         node.set_full(full=True)
+        now, network = self._queue.now, self._simulator.network
+        middle = now + RETRY_US - behind
+        end = middle + before + rest
+        for other in self._simulator.names:
+            if self._coordinates(other):
+                network.turn_round(other, node.name, middle - before, middle, end)
+                network.turn_round(node.name, other, middle, end, 2 * end - middle)
+                network.block(node.name, other)
+                self._queue.at(middle, network.unblock_if, node.name, other)
+        outage = RETRY_US - 1_000
 
         def undo() -> None:
             if node.full:

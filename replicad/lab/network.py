@@ -68,6 +68,7 @@ class Network:
         self._holds_until: dict[tuple[str, str], int] = {}
         self._blocked: dict[tuple[str, str], int] = {}
         self._last_arrival: dict[tuple[str, str], int] = {}
+        self._turned: dict[tuple[str, str], tuple[int, int, int]] = {}
         self.calm: Callable[[], bool] = lambda: False
         """Whether messages sent now are neither lost, nor late, nor held up by others."""
 
@@ -85,6 +86,18 @@ class Network:
         else:
             del self._blocked[source, target]
 
+    def unblock_if(self, source: str, target: str) -> None:
+        """Undo one :meth:`block`, unless healing did it before."""
+        if self.blocked(source, target):
+            self.unblock(source, target)
+
+    def turn_round(self, source: str, target: str, start: int, middle: int, end: int) -> None:
+        """Let what is sent from ``start`` on arrive in the opposite order, at the same distances, behind ``middle``.
+
+        What is sent from ``middle`` to ``end`` is lost.
+        """
+        self._turned[source, target] = (start, middle, end)
+
     def blocked(self, source: str, target: str) -> bool:
         """Return whether messages from ``source`` to ``target`` are lost at present."""
         return (source, target) in self._blocked
@@ -97,12 +110,16 @@ class Network:
     def heal(self) -> None:
         """End all partitions and faults; messages on their way still arrive as was decided."""
         self._blocked.clear()
+        self._turned.clear()
         self.faults = PERFECT
 
     def arrivals(self, source: str, target: str, now: int) -> tuple[int, ...]:
         """Return the times at which a message sent now arrives: none (lost), one, or two (duplicated)."""
         if (source, target) in self._blocked:
             return ()
+        start, middle, end = self._turned.get((source, target), (0, 0, 0)) if self._turned else (0, 0, 0)
+        if start <= now < end:
+            return (2 * middle - now,) if now < middle else ()
         faults = self.faults
         random = self._random.random
         if self.calm():

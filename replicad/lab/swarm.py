@@ -207,7 +207,7 @@ def _mix(seed: int, nodes: int) -> Swarm:
 
 
 def themed(seed: int, swarm: Swarm) -> Swarm:
-    """In a few seeds, change a mix so that it comes again and again to one state that others hardly ever meet."""
+    """In a few seeds, change a mix so that it comes again and again to a state that the others hardly ever meet."""
     random = Random(f"{seed}/swarm/theme")
     draw = random.random()
     theme = next((change for share, change in THEMES if draw < share), None)
@@ -255,9 +255,11 @@ def _pasts(swarm: Swarm, random: Random) -> Swarm:
 def _flapping(swarm: Swarm, random: Random) -> Swarm:
     """Nodes want leases and want none, in messages that overtake each other."""
     swarm = _plain(swarm)
-    nemesis = NemesisFaults(flap_us=random.randint(30_000, 120_000), hand_over_us=swarm.nemesis.hand_over_us)
-    network = replace(swarm.network, ordered=False, slow_ppm=500_000, slow_max_us=random.choice((80_000, 120_000)))
-    limits = replace(swarm.limits, lease_us=400_000, heartbeat_us=50_000, stall_after_us=250_000)
+    nemesis = NemesisFaults(flap_us=random.randint(200_000, 500_000))
+    network = replace(swarm.network, ordered=False, loss_ppm=0, slow_ppm=random.choice((0, 50_000)), slow_max_us=80_000)
+    limits = replace(
+        swarm.limits, lease_us=random.choice((600_000, 900_000)), heartbeat_us=100_000, stall_after_us=250_000
+    )
     load = replace(swarm.load, clients=8, think_us=10_000, keys=1)
     return replace(swarm, nemesis=nemesis, network=network, limits=limits, load=load)
 
