@@ -13,6 +13,7 @@
   one that the node says it has applied.
 * ``bookmark``: a read with a bookmark shows a state that has the writes up to that index.
 * ``session``: histories of clients that move between nodes with bookmarks have the four session guarantees.
+* ``lease in view``: a member that leaves the view has no lease by then.
 * ``linearizable``: histories of ``ack=all`` writes and of linearizable and consistent reads.
 * ``recovery``: a start finds no damage where none was done, and all that an earlier one found or that was durable.
 * ``rot is noticed``: damage that was done is found by the next start.

@@ -330,7 +330,7 @@ class Nemesis:
         coordinator hears it the other way round.
         """
         node = self._simulator.nodes[random.choice(self._simulator.names)]
-        before, behind, rest = (random.randrange(60_000), random.randrange(30_000), random.randrange(60_000))
+        before, behind, rest = random.randrange(60_000, 100_000), random.randrange(40_000), random.randrange(40_000)
         if node.process is None or self._coordinates(node.name) or any(n.full for n in self._simulator.nodes.values()):
             return
         self._simulator.count("fault flap")

@@ -110,11 +110,13 @@ class SimulatedPorts:
         """Tell somebody who asked."""
         self._act(done, *arguments)
 
-    def event(self, group: str, name: str, fields: Mapping[str, object]) -> None:  # noqa: ARG002 - its judge knows
+    def event(self, group: str, name: str, fields: Mapping[str, object]) -> None:
         """Put a line into the transcript."""
         if self.process.dead:
             return
         self.simulator.happened(self.process.name, name)
+        if name == "view_dropped":
+            self.simulator.check_dropped(self.process, group, str(fields["member"]))
         self.simulator.note(self.process.name, " ".join([name, *(f"{k}={v}" for k, v in fields.items())]))
 
     def halt(self, reason: str) -> None:

@@ -181,6 +181,17 @@ class Simulator:
         """Count something that happened."""
         self.counts[what] = self.counts.get(what, 0) + 1
 
+    def check_dropped(self, coordinator: SimulatedProcess, group: str, member: str) -> None:
+        """A member has left the view, so what follows is committed without it: it must not read under a lease (V2)."""
+        process = self.nodes[member].process
+        found = process.engine.groups.get(group) if process is not None else None
+        office = coordinator.engine.groups.get(group)
+        if process is None or found is None or office is None or found.id != office.id:
+            return
+        same = found.replica.epoch == office.replica.epoch and coordinator.node.disk_id != process.node.disk_id
+        if same and found.replica.holds_lease(process.clock()):
+            raise Violation("lease in view", f"{member} left the view of {coordinator.name}, and still has a lease")
+
     def check_deletion(self, node: str, disk: str, group: str) -> None:
         """A node deletes what it holds of a group: it was dropped, or goes on without this disk."""
         catalog, judge = self.catalog(), self.judge_of(group)

@@ -255,12 +255,12 @@ def _pasts(swarm: Swarm, random: Random) -> Swarm:
 def _flapping(swarm: Swarm, random: Random) -> Swarm:
     """Nodes want leases and want none, in messages that overtake each other."""
     swarm = _plain(swarm)
-    nemesis = NemesisFaults(flap_us=random.randint(200_000, 500_000))
+    nemesis = NemesisFaults(flap_us=random.randint(60_000, 200_000))
     network = replace(swarm.network, ordered=False, loss_ppm=0, slow_ppm=random.choice((0, 50_000)), slow_max_us=80_000)
     limits = replace(
         swarm.limits, lease_us=random.choice((600_000, 900_000)), heartbeat_us=100_000, stall_after_us=250_000
     )
-    load = replace(swarm.load, clients=8, think_us=10_000, keys=1)
+    load = replace(swarm.load, clients=8, think_us=4_000, keys=1, burst_ppm=0, weak_ppm=0, deadline_us=700_000)
     return replace(swarm, nemesis=nemesis, network=network, limits=limits, load=load)
 
 

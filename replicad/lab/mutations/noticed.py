@@ -29,7 +29,6 @@ ONE_BATCH = (
     "two-empty-nodes-form",
     "acknowledge-before-flush",
     "send-before-durable",
-    "stale-slots-decided",
 )
 """Two values are committed in one slot."""
 
@@ -54,22 +53,26 @@ LINEARIZABLE = (
     "authority-from-receipt",
     "lease-from-receipt",
     "grant-beyond-authority",
-    "grant-of-another-boot",
-    "rates-ignored",
     "old-clock-sample",
     "joiner-granted-early",
     "joiner-not-waited-for",
-    "holder-dropped-early",
     "read-ignores-accepted",
     "confirmed-by-old-round",
     "replaced-in-the-view",
+    "released-before-all-returned",
+)
+"""A read shows what was overwritten before it began, or a write takes effect again."""
+
+HELD = (
+    "grant-of-another-boot",
+    "rates-ignored",
     "returned-lease-still-read",
     "stale-return-ends-lease",
     "return-of-another-boot",
-    "released-before-all-returned",
+    "holder-dropped-early",
     "late-answer-ends-lease",
 )
-"""A read shows what was overwritten before it began, or a write takes effect again."""
+"""A member that was taken out of the view still has a lease: what is read there may be overwritten already."""
 
 NOTICED_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(ONE_BATCH, ("one batch",)),
@@ -126,10 +129,8 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "checkpoint-of-one": ("equal digests",),
     "lacking-checkpoint-kept": ("converge",),
     "divergence-unnoticed": ("equal stores",),
-    # A disk of another past is taken for one of this group's, or rebuilds itself from itself.
+    # A disk of another past is taken for one of this group's.
     "compared-too-early": ("in order", "past state", "one batch", "same results", "equal digests"),
-    "doubtful-elects": ("one batch", "in order", "halt"),
-    "own-log-believed": ("converge", "one batch", "past state", "equal digests"),
     "uncompared-serves": ("past state", "linearizable", "acknowledged"),
     # Two clusters of one name: a message passes between them, or a node that mixes their data stops.
     "ids-not-compared-at-the-door": ("apart",),
@@ -139,6 +140,7 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     # A node has open, or deleted, what the catalog does not say.
     "replaced-catalog-believed": ("deletion", "one batch", "converge"),
     "drop-logged-first": ("recovery", "converge"),
+    **dict.fromkeys(HELD, ("lease in view",)),
     # A request that a living process took is never answered.
     "closed-group-waits": ("answered",),
     "old-catalog-believed": ("deletion", "one batch", "converge"),

@@ -46,4 +46,6 @@ RECORDED: dict[str, tuple[int, int]] = {
     "compared-too-early": (93, 3),
     "replaced-catalog-believed": (166, 3),
     "closed-group-waits": (87, 3),
+    "drop-logged-first": (178, 3),
+    "late-answer-ends-lease": (75, 3),
 }

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from replicad.core.group.effects import InstallCheckpoint
-from replicad.core.journal.records import CheckpointRecord
-from replicad.lab.mutations.registry import also, always, covered, instead, register
+from replicad.lab.mutations.registry import also, covered, instead, register
 
 if TYPE_CHECKING:
     from replicad.lab.mutations.registry import Function
@@ -40,52 +39,6 @@ def _store_believed(original: Function) -> Function:
 
 
 also("store-believed", "core.journal.startup", "_older_log")(instead(lambda *_: ""))
-
-
-@register(
-    "stale-slots-decided",
-    "S2",
-    "what was accepted below a store's position is decided, though it came with a checkpoint that the log lacks",
-    "core.group.catch_up:CatchUp",
-    "on_kept",
-)
-def _stale_slots_decided(_original: Function) -> Function:
-    def on_kept(self: Any, slot: int, _digest: bytes) -> None:
-        self.state.out.transfer.append(InstallCheckpoint(slot))
-
-    return on_kept
-
-
-@also("stale-slots-decided", "core.group.catch_up:CatchUp", "on_installed")
-def _record_after_store(original: Function) -> Function:
-    def on_installed(self: Any, slot: int, digest: bytes) -> None:
-        original(self, slot, digest)
-        if slot:
-            self.state.append(CheckpointRecord(slot, digest))
-
-    return on_installed
-
-
-also("stale-slots-decided", "core.journal.startup", "_older_log")(instead(lambda *_: ""))
-
-
-also("stale-slots-decided", "core.journal.recovery:DurableState", "missing_slot")(always(value=0))
-
-
-@also("stale-slots-decided", "core.group.log:SlotLog", "__init__")
-def _base_walks_down(original: Function) -> Function:
-    def init(self: Any, durable: Any) -> None:
-        original(self, durable)
-        kept = {slot: (entry.epoch, entry.round, entry.value) for slot, entry in durable.entries.items()}
-        base = self.committed
-        while base in kept:
-            base -= 1
-        if base < self.base:
-            for slot in range(base + 1, self.base + 1):
-                self.put(slot, *kept[slot])
-            self.base, self.lowest = base, base + 1
-
-    return init
 
 
 @register(

@@ -120,7 +120,6 @@ def _checkpoints_not_compared(original: Function) -> Function:
 
 
 COMPARISON = "core.group.comparison:Comparison"
-CATCH_UP = "core.group.catch_up:CatchUp"
 
 register("uncompared-serves", "K3", "a replica serves before its digest was compared", COMPARISON, "doubt")(
     instead(lambda _self, _why, _floor: None)
@@ -130,35 +129,6 @@ register("uncompared-serves", "K3", "a replica serves before its digest was comp
 @register("compared-too-early", "K3", "a digest counts before the doubted slots are part of it", COMPARISON, "doubt")
 def _compared_too_early(original: Function) -> Function:
     return lambda self, why, _floor: original(self, why, 0)
-
-
-register(
-    "doubtful-elects",
-    "K3",
-    "a replica that must prove its state stands, votes and serves slots like the others",
-    "core.group.state:GroupState",
-    "yielding",
-)(always(value=False))
-
-
-@register(
-    "own-log-believed", "K3", "a rebuilt replica believes the log that led to its wrong state", CATCH_UP, "on_installed"
-)
-def _own_log_believed(original: Function) -> Function:
-    def on_installed(self: Any, slot: int, digest: bytes) -> None:
-        original(self, slot, digest)
-        self.state.verified = self.state.doubted = max(self.state.verified, self.state.doubted)
-
-    return on_installed
-
-
-@also("own-log-believed", COMPARISON, "distrust")
-def _rebuilt_for_ever(original: Function) -> Function:
-    def distrust(self: Any, why: str) -> None:
-        self.rebuilds = 0
-        original(self, why)
-
-    return distrust
 
 
 # --- S1 ---------------------------------------------------------------------------------------------------------------
