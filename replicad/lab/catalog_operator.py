@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 NAME = "orders"
 WRITE_US, READ_US = 30_000, 30_000
 """Mean time between two writes to the group, and between two reads."""
+IDLE_SHARE = 0.25
+"""Share of the seeds in which nobody writes to the group: its new disks must be admitted all the same."""
 LEVELS = (Level.LINEARIZABLE, Level.CONSISTENT, Level.SESSION)
 TOUCH_US = 100_000
 KINDS = (ADD, PROMOTE, DEMOTE, REMOVE, REMOVE, MOVE)
@@ -43,7 +45,8 @@ class CatalogOperator:
         """Begin."""
         if self._mean:
             self._plan(self._mean, self._change)
-            self._plan(WRITE_US, self._write)
+            if Random(f"{self._simulator.seed}/catalog/idle").random() >= IDLE_SHARE:
+                self._plan(WRITE_US, self._write)
             self._plan(READ_US, self._read)
         if self._simulator.swarm.nemesis.diverge_meta_us:
             self._plan(TOUCH_US, self._touch)

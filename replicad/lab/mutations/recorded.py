@@ -16,6 +16,7 @@ RECORDED: dict[str, tuple[int, int]] = {
     "sent-is-definite": (11, 3),
     "nobody-suspected": (6, 3),
     "suspected-at-once": (2, 3),
+    "idle-group-admits-nobody": (42, 3),
     "heard-for-all": (131, 3),
     "any-sign-counts": (7, 3),
     "epoch-not-unique": (3, 3),
