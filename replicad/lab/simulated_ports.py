@@ -115,8 +115,6 @@ class SimulatedPorts:
         if self.process.dead:
             return
         self.simulator.happened(self.process.name, name)
-        if name == "view_dropped":
-            self.simulator.check_dropped(self.process, group, str(fields["member"]))
         self.simulator.note(self.process.name, " ".join([name, *(f"{k}={v}" for k, v in fields.items())]))
 
     def halt(self, reason: str) -> None:

@@ -135,6 +135,8 @@ class Simulator:
         if event == "took_office":
             for number, page in enumerate(self._held_pages.pop(name, ())):
                 self.queue.after(number * 200, self._arrive, *page)
+        elif event == "view_dropped":
+            self._check_view(name)
         for listen in self.listeners:
             listen(name, event)
 
@@ -181,16 +183,18 @@ class Simulator:
         """Count something that happened."""
         self.counts[what] = self.counts.get(what, 0) + 1
 
-    def check_dropped(self, coordinator: SimulatedProcess, group: str, member: str) -> None:
-        """A member has left the view, so what follows is committed without it: it must not read under a lease (V2)."""
-        process = self.nodes[member].process
-        found = process.engine.groups.get(group) if process is not None else None
-        office = coordinator.engine.groups.get(group)
-        if process is None or found is None or office is None or found.id != office.id:
-            return
-        same = found.replica.epoch == office.replica.epoch and coordinator.node.disk_id != process.node.disk_id
-        if same and found.replica.holds_lease(process.clock()):
-            raise Violation("lease in view", f"{member} left the view of {coordinator.name}, and still has a lease")
+    def _check_view(self, name: str) -> None:
+        """A member has left a view here, so what follows is committed without it: it must not read by a lease (V2)."""
+        own = self.nodes[name].process
+        for group in own.engine.groups.values() if own is not None else ():
+            office = group.replica.office
+            for peer, node in self.nodes.items() if office is not None else ():
+                process = node.process
+                found = process.engine.by_id.get(group.id) if process is not None and peer != name else None
+                if process is None or found is None or office is None or peer in office.view.joined:
+                    continue
+                if found.replica.epoch == group.replica.epoch and found.replica.holds_lease(process.clock()):
+                    raise Violation("lease in view", f"{peer} is not in the view of {name}, and has a lease")
 
     def check_deletion(self, node: str, disk: str, group: str) -> None:
         """A node deletes what it holds of a group: it was dropped, or goes on without this disk."""

@@ -210,7 +210,7 @@ def themed(seed: int, swarm: Swarm) -> Swarm:
     """In a few seeds, change a mix so that it comes again and again to a state that the others hardly ever meet."""
     random = Random(f"{seed}/swarm/theme")
     draw = random.random()
-    theme = next((change for share, change in THEMES if draw < share), None)
+    theme = next((change for low, high, change in THEMES if low <= draw < high), None)
     return theme(swarm, random) if theme is not None else swarm
 
 
@@ -273,8 +273,8 @@ def _plain(swarm: Swarm) -> Swarm:
     return replace(swarm, nodes=swarm.size, founders=swarm.size, catalog=False, nemesis=nemesis, network=network)
 
 
-THEMES = ((0.04, _stale), (0.08, _pasts), (0.12, _flapping))
-"""Theme, and the share of the seeds up to which it counts."""
+THEMES = ((0.0, 0.02, _stale), (0.04, 0.08, _pasts), (0.08, 0.12, _flapping))
+"""Of a number from 0 to 1 that each seed draws: from where to where a theme counts."""
 
 
 def _limits(random: Random) -> Limits:

@@ -16,10 +16,10 @@ def theme_of(seed):
     return "stale" * bool(swarm.isolate_us) + "flapping" * bool(swarm.flap_us)
 
 
-def test_an_eighth_of_the_seeds_has_a_theme_and_the_others_the_mix_that_they_had():
+def test_a_tenth_of_the_seeds_has_a_theme_and_the_others_the_mix_that_they_had():
     """Seeds without a theme keep their meaning, and no theme is left out."""
     changed = [seed for seed in SEEDS if draw(seed, 3) != _mix(seed, 3)]
-    assert 0.06 * len(SEEDS) < len(changed) < 0.2 * len(SEEDS)
+    assert 0.05 * len(SEEDS) < len(changed) < 0.15 * len(SEEDS)
     kinds = Counter(theme_of(seed) for seed in changed)
     assert set(kinds) == {"stale", "flapping", ""}
     assert len(THEMES) == 3
