@@ -51,6 +51,13 @@ def test_an_answer_to_another_process_about_another_slot_or_without_a_digest_is_
     assert not rig.replica.state.serves
 
 
+def test_an_answer_of_a_disk_that_has_no_vote_is_none():
+    """Another directory runs under a voter's name: what it holds may be of any past."""
+    rig = started()
+    rig.step("n3", m.DigestCompared(7, 2, OWN), disk="another disk")
+    assert not rig.replica.state.serves
+
+
 def test_one_other_digest_is_no_majority_and_two_are():
     """Then the state is fetched from the others."""
     rig = started()
