@@ -52,8 +52,8 @@ class Comparison:
         self.asked_slot = -1
         self.asked_office = (0, "")
         """Mirror: the coordinator that it asked last."""
-        self.waiting: dict[str, tuple[int, int]] = {}
-        """Who asked about a slot that is not applied here yet: ``(boot, slot)``; one question of each."""
+        self.waiting: dict[str, tuple[str, CompareDigest]] = {}
+        """Who asked about a slot that is not applied here yet -> its disk and its question; one of each."""
         self.outsiders: dict[str, tuple[str, bool]] = {}
         """Who follows without a vote -> its disk, and whether its digest was the own one when it last asked."""
         self.rebuilding = state.rebuilding
@@ -98,9 +98,10 @@ class Comparison:
         self.digests.extend(digests)
         self.last = self.state.applied
         if self.waiting:
-            for node, (boot, slot) in [item for item in self.waiting.items() if item[1][1] <= self.last]:
+            for node, (disk, question) in [item for item in self.waiting.items() if item[1][1].slot <= self.last]:
                 del self.waiting[node]
-                self._answer(node, boot, slot)
+                self._note(node, disk, question)
+                self._answer(node, question.boot, question.slot)
         if self.state.comparing:
             self.tick()
 
@@ -233,16 +234,20 @@ class Comparison:
         state = self.state
         if state.rebuilding or not state.knows(sender):
             return
-        own = self.own(message.slot)
-        configuration = state.configuration
-        if own and not (configuration and configuration.holds(sender, disk)):
-            self.outsiders[sender] = (disk, own == message.digest)
+        self._note(sender, disk, message)
         if message.slot > self.last:
-            self.waiting[sender] = (message.boot, message.slot)
+            # What it has beyond this state may be of another past, whatever was equal below.
+            self.outsiders.pop(sender, None)
+            self.waiting[sender] = (disk, message)
             if state.is_voter() and not state.comparing:
                 state.send(sender, DigestCompared(message.boot, message.slot, b""))
         elif state.is_voter():
             self._answer(sender, message.boot, message.slot)
+
+    def _note(self, node: str, disk: str, question: CompareDigest) -> None:
+        own, configuration = self.own(question.slot), self.state.configuration
+        if own and not (configuration and configuration.holds(node, disk)):
+            self.outsiders[node] = (disk, own == question.digest)
 
     def _answer(self, node: str, boot: int, slot: int) -> None:
         self.state.send(node, DigestCompared(boot, slot, self.own(slot)))

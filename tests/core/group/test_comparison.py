@@ -51,6 +51,13 @@ def test_an_answer_to_another_process_about_another_slot_or_without_a_digest_is_
     assert not rig.replica.state.serves
 
 
+def test_an_answer_of_a_disk_that_has_no_vote_is_none():
+    """Another directory runs under a voter's name: what it holds may be of any past."""
+    rig = started()
+    rig.step("n3", m.DigestCompared(7, 2, OWN), disk="another disk")
+    assert not rig.replica.state.serves
+
+
 def test_one_other_digest_is_no_majority_and_two_are():
     """Then the state is fetched from the others."""
     rig = started()
@@ -161,6 +168,24 @@ def test_a_voter_answers_at_once_and_for_a_slot_to_come_later():
     assert rig.step("n3", m.CompareDigest(9, 3, OTHER)) == [("n3", m.DigestCompared(9, 3, b""))]
     rig.step("n2", m.Slots(3, 3, ((3, N2, 0, batch(3)),)))
     assert ("n3", m.DigestCompared(9, 3, OWN)) in rig.sent
+
+
+def test_a_new_disk_that_goes_on_beyond_this_state_has_shown_nothing_by_what_was_equal_below():
+    """It may be of another past that began in the same way, or is empty of state with a log of its own."""
+    rig = Rig("n1", entries=[(1, N2, batch(1))], committed=1)
+    rig.follow("n2", committed=1, assigned=1)
+    for peer in ("n2", "n3"):
+        rig.replica.on_peer(peer, 3)
+        rig.step(peer, m.DigestCompared(7, 1, OWN))
+    admissible = rig.replica.comparison.admissible
+    rig.step("n3", m.CompareDigest(9, 1, OWN), disk="a new disk")
+    assert admissible("n3", "a new disk")
+    rig.step("n3", m.CompareDigest(9, 2, OTHER), disk="a new disk")
+    assert not admissible("n3", "a new disk")
+    rig.step("n3", m.CompareDigest(9, 2, OWN), disk="a new disk")
+    assert not admissible("n3", "a new disk")
+    rig.step("n2", m.Slots(2, 2, ((2, N2, 0, batch(2)),)))
+    assert admissible("n3", "a new disk")
 
 
 def test_who_must_prove_its_state_does_not_vote_while_others_have_nothing_to_prove():
