@@ -89,6 +89,11 @@ def parse(payload: memoryview | bytes) -> tuple[str, Any]:
     kind, content = next(iter(body.items()))
     if kind not in {"hello", "proof", "ready", "refused"}:
         raise FrameError("a handshake of an unknown kind")
+    if kind == "refused":
+        # Who says so has proved nothing, and these words are logged and shown: nothing but text, and none that acts.
+        if type(content) is not str:
+            raise FrameError("a refusal that is not text")
+        content = "".join(character if character.isprintable() else "?" for character in content)
     return kind, content
 
 
@@ -105,6 +110,8 @@ def parse_hello(content: object) -> Hello:
             raise FrameError(f"a hello whose {field.name} is missing or of a wrong type")
         if isinstance(value, str | bytes) and len(value) > _TEXT_MAX:
             raise FrameError(f"a hello whose {field.name} is too long")
+        if isinstance(value, str) and not value.isprintable():
+            raise FrameError(f"a hello whose {field.name} holds what cannot be printed")
         values[field.name] = value
     if len(values["nonce"]) != NONCE_BYTES:
         raise FrameError(f"a hello whose nonce is not {NONCE_BYTES} bytes")

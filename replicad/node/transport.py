@@ -410,10 +410,11 @@ class Transport:
     # --- incoming links ---------------------------------------------------------------------------------------------
 
     def _accept(self) -> asyncio.BaseProtocol:
-        strangers = sum(link.terms is None for link in self._incoming)
+        waiting = [link for link in self._incoming if link.terms is None and not link.closed]
+        if len(waiting) >= STRANGERS_MAX:
+            # The oldest: a member's handshake is done in a moment, and who says nothing must not keep members out.
+            waiting[0].close("too many connections are waiting for their handshake", grave=True)
         link = IncomingLink(self._identity, self._admit, self._replace, self._receive, self._incoming_closed)
-        if strangers >= STRANGERS_MAX:
-            link.close("too many connections are waiting for their handshake", grave=True)
         self._incoming[link] = None
         return link
 

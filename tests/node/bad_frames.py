@@ -75,6 +75,16 @@ BAD_FRAMES = [
         "Accepted: matched is not a non-negative integer",
     ),
     BadFrame(
+        "a message number of lists in lists",
+        frame_bytes(b"\x91\x92\xa7default\x91" + b"\x91" * 1005 + b"\xc0"),
+        "unknown message number tuple",
+    ),
+    BadFrame(
+        "a number beyond 63 bits",
+        items(("default", (Accepted.number, 1, 1 << 63, False))),
+        "matched is not a non-negative integer of 63 bits",
+    ),
+    BadFrame(
         "a negative slot", items(("default", (Accepted.number, 1, -2, False))), "matched is not a non-negative integer"
     ),
     BadFrame(

@@ -355,6 +355,9 @@ async def test_older_files_go_unless_they_are_being_sent(written):
     files.sweep(now=1000 + PIN_US)
     assert files.slots() == [100]
     assert files.read_chunk(60, 0, 5, now=0) == (0, b"")
+    for beyond in (2**31, 2**63 - 1, 2**63, 2**64 - 1):  # a peer may ask for any place
+        total, data = files.read_chunk(100, beyond, 5, now=0)
+        assert (total > 5, data) == (True, b"")
     await files.deleted()
     files.sweep(now=1000 + PIN_US)
     await files.deleted()

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from replicad.core.model.limits import FRAME_BYTES_MAX
 from replicad.core.model.messages import Accept, Accepted, Forward, Heartbeat
+from replicad.core.model.messages.base import INTEGER_MAX
 from replicad.node import handshake
 from replicad.node.framing import (
     HEADER,
@@ -26,7 +27,7 @@ from tests.node.bad_frames import BAD_FRAMES
 LIMIT = 1 << 20
 HELLO = Hello("c", "n1", "n2", "d" * 16, "k", "control", 1, 1, secured=False, nonce=b"n" * 16)
 
-numbers = st.integers(0, 2**64 - 1)
+numbers = st.integers(0, INTEGER_MAX)
 messages = st.one_of(
     st.builds(Accepted, numbers, numbers, st.booleans()),
     st.builds(Accept, numbers, numbers, numbers, numbers, st.lists(st.binary(max_size=400), max_size=4).map(tuple)),
@@ -148,6 +149,30 @@ def test_any_hello_is_understood_or_refused(content):
     """A hello of any content raises nothing but FrameError."""
     with pytest.raises(FrameError):
         handshake.parse_hello(content)
+
+
+def test_a_refusal_is_text_that_can_be_printed():
+    """Nobody who sends one has proved anything: lists, maybe too deep for a repr, are refused; escapes are hidden."""
+    for depth in (1, 900, 1000, 1010, 1020):
+        with pytest.raises(FrameError, match="a refusal that is not text"):
+            handshake.parse(b"\x81\xa7refused" + b"\x91" * depth + b"\xc0")
+    assert handshake.parse(handshake.pack_refused("no:\x1b[2J\nfailed")) == ("refused", "no:?[2J?failed")
+
+
+@pytest.mark.parametrize("field", ["cluster", "node", "wanted", "disk", "checksum", "channel", "cluster_id"])
+def test_a_hello_holds_nothing_that_cannot_be_printed(field):
+    """What is refused is logged and shown with the words of the hello."""
+    content = handshake.parse(HELLO.pack())[1]
+    with pytest.raises(FrameError, match=f"a hello whose {field} holds what cannot be printed"):
+        handshake.parse_hello({**content, field: "n1\n\x1b[2J"})
+
+
+def test_a_reason_does_not_hold_all_that_was_sent():
+    """It is logged, and remembered."""
+    for number in ("n" * 1_000_000, 1 << 63):
+        with pytest.raises(FrameError) as refusal:
+            unpack_items(msgpack.packb([("g", (number,))]))
+        assert len(str(refusal.value)) < 200
 
 
 @pytest.mark.parametrize("row", BAD_FRAMES, ids=lambda row: row.what)

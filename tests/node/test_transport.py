@@ -6,7 +6,7 @@ import pytest
 import structlog
 import uvloop
 
-from replicad.core.model.limits import FRAME_BYTES_MAX
+from replicad.core.model.limits import FRAME_BYTES_MAX, PEER_VERSION_MAX
 from replicad.core.model.messages import Accept, Accepted, CheckpointChunk, Committed
 from replicad.node import handshake, link, link_incoming, link_outgoing, transport
 from replicad.node.framing import HANDSHAKE_BYTES_MAX, HEADER, FrameBuffer, frame_bytes, pack_frame, pack_item
@@ -427,7 +427,7 @@ def test_a_shared_secret_lets_peers_in(run):
 REFUSALS = [
     ("another cluster", {"cluster": "d"}, "cluster is 'd' at n2 and 'c' at n1"),
     ("other constants", {"limits_checksum": "q"}, "checksum of the protocol's constants is q at n2 and k at n1"),
-    ("no common version", {"versions": (3, 4)}, "peer protocol versions are 3 to 4 at n2 and 1 to 2 at n1"),
+    ("no common version", {"versions": (4, 5)}, "peer protocol versions are 4 to 5 at n2 and 1 to 3 at n1"),
     ("a secret on one side", {"secret": SECRET}, "cluster.shared_secret_file is set at n2 and not set at n1"),
     ("another name", {"node": "n3"}, "this is node 'n3', not 'n2'"),
 ]
@@ -492,6 +492,23 @@ def test_a_stranger_who_skips_the_proof_is_refused(run, log):
     run(scenario())
 
 
+@pytest.mark.parametrize("depth", [900, 990, 1005, 1018])
+def test_a_stranger_who_refuses_with_nonsense_is_turned_away(run, log, depth):
+    """Without the secret, and with lists so deep that they have no repr: it ends that connection, and nothing else."""
+
+    async def scenario():
+        async with cluster(Node("n1", ["n2"], secret=SECRET)) as (one,):
+            raw = await Raw.connect(one)
+            raw.hello(secured=True)
+            await raw.read()
+            await raw.read()
+            raw.writer.write(frame_bytes(b"\x81\xa7refused" + b"\x91" * depth + b"\xc0"))
+            await raw.closed()
+            await until(lambda: reasons(log, "connection_refused") == ["received a refusal that is not text"])
+
+    run(scenario())
+
+
 def test_a_node_that_nobody_knows_is_refused(run, log):
     """Only nodes in the settings may dial."""
 
@@ -536,7 +553,7 @@ def test_a_bad_beginning_closes_the_connection(run, log, what, data, phrase):
 
 
 def test_connections_that_say_nothing_are_bounded_and_time_out(run, log, monkeypatch):
-    """Beyond the limit new ones are closed at once; the others a little later."""
+    """Beyond the limit the oldest are closed at once; the others a little later."""
     monkeypatch.setattr(transport, "TICK_SECONDS", 0.03)
     monkeypatch.setattr(transport, "STRANGERS_MAX", 4)
 
@@ -548,6 +565,23 @@ def test_connections_that_say_nothing_are_bounded_and_time_out(run, log, monkeyp
             assert one.transport.refused == 6
             said = set(reasons(log, "connection_refused"))
             assert said == {"too many connections are waiting for their handshake", "the handshake took too long"}
+
+    run(scenario())
+
+
+def test_connections_that_say_nothing_keep_no_member_out(run, log, monkeypatch):
+    """However many wait: who comes later has its handshake, and they make room."""
+    monkeypatch.setattr(transport, "STRANGERS_MAX", 4)
+
+    async def scenario():
+        async with cluster(Node("n1", ["n2"])) as (one,):
+            raws = [await Raw.connect(one) for _ in range(6)]
+            member = await (await Raw.connect(one)).shake_hands()
+            for raw in raws[:3]:
+                await raw.closed()
+            assert set(reasons(log, "connection_refused")) == {"too many connections are waiting for their handshake"}
+            for raw in (*raws[3:], member):
+                raw.writer.close()
 
     run(scenario())
 
@@ -683,6 +717,6 @@ def test_an_older_peer_is_told_a_newer_message_in_its_own_words_or_not_at_all(ru
             await until(lambda: len(new.received) == 2 and old.received)
             assert [message for *_, message in old.received] == [Committed(5, 1, 7)]
             assert [message for *_, message in new.received] == [Accepted(5, 0, False), Accepted(5, 7, False)]
-            assert (n1.transport.version("n2"), n1.transport.version("n3")) == (1, 2)
+            assert (n1.transport.version("n2"), n1.transport.version("n3")) == (1, PEER_VERSION_MAX)
 
     run(scenario())

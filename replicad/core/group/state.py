@@ -260,9 +260,7 @@ class GroupState:
 
     def configure(self, value: bytes, slot: int, epoch: int) -> None:
         """A configuration entry is committed: it governs the slots above (rule M2)."""
-        _, payload = decode_batch(value)
-        check(type(payload) is bytes, "a configuration entry holds bytes")
-        configuration = Configuration.decode(payload) if isinstance(payload, bytes) else None
+        configuration = _configuration_in(value)
         check(
             configuration is not None and configuration.slot == slot, "a configuration knows its slot", "configuration"
         )
@@ -438,3 +436,12 @@ class GroupState:
     def majority(self) -> int:
         """Return the size of a majority of the current configuration."""
         return self.configuration.majority() if self.configuration else len(self.initial_members) // 2 + 1
+
+
+def _configuration_in(entry: bytes) -> Configuration | None:
+    """Return the configuration in an entry of the log; None: it holds something else."""
+    try:
+        _, payload = decode_batch(entry)
+        return Configuration.decode(payload) if isinstance(payload, bytes) else None
+    except ValueError:
+        return None

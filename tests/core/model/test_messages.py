@@ -18,7 +18,7 @@ from replicad.core.model.messages import (
 )
 
 KINDS = list(MESSAGES.values())
-NUMBER = st.integers(0, 2**63)
+NUMBER = st.integers(0, 2**63 - 1)
 ENTRY = st.tuples(NUMBER, NUMBER, NUMBER, st.binary(max_size=8))
 VALUES = {
     "int": NUMBER,
@@ -32,14 +32,21 @@ VALUES = {
     "tuple[Summary, ...]": st.lists(ENTRY, max_size=3).map(tuple),
 }
 WRONG = {
-    "int": [-1, True, 1.5, b"1", "1", None],
+    "int": [-1, 2**63, True, 1.5, b"1", "1", None],
     "bool": [1, 0, None, "yes"],
     "bytes": ["text", 1, None],
     "str": [b"bytes", 1, None],
     "tuple[bytes, ...]": [b"bytes", None, ("text",), (1,)],
-    "tuple[int, ...]": [1, ("1",), (-1,), (True,)],
+    "tuple[int, ...]": [1, ("1",), (-1,), (2**63,), (True,)],
     "tuple[str, ...]": ["text", (1,), (b"bytes",), None],
-    "tuple[Entry, ...]": [(1,), ((1, 2, 3),), ((1, 2, -3, b""),), ((1, 2, 3, "text"),), ([1, 2, 3, b""],)],
+    "tuple[Entry, ...]": [
+        (1,),
+        ((1, 2, 3),),
+        ((1, 2, -3, b""),),
+        ((2**63, 2, 3, b""),),
+        ((1, 2, 3, "text"),),
+        ([1, 2, 3, b""],),
+    ],
     "tuple[Summary, ...]": [((1, 2, 3, 4),), ((True, 2, 3, b""),)],
 }
 

@@ -175,6 +175,10 @@ _FIELDS: dict[type[Message], tuple[str, ...]] = {
 }
 
 
+_SHOWN_MAX = 40
+"""Characters of what a peer sent that a reason shows: it may be megabytes, or lists so deep that they have no repr."""
+
+
 def to_wire(message: Message) -> tuple[Any, ...]:
     """Return the plain tuple that travels for ``message``."""
     kind = type(message)
@@ -187,7 +191,8 @@ def from_wire(parts: object) -> Message:
         raise ValueError("a message is a non-empty list")
     kind = MESSAGES.get(parts[0]) if type(parts[0]) is int else None
     if kind is None:
-        raise ValueError(f"unknown message number {parts[0]!r}")
+        shown = repr(parts[0])[:_SHOWN_MAX] if type(parts[0]) in {int, str} else type(parts[0]).__name__
+        raise ValueError(f"unknown message number {shown}")
     if len(parts) != len(_FIELDS[kind]) + 1:
         raise ValueError(f"{kind.__name__} has {len(_FIELDS[kind])} fields, not {len(parts) - 1}")
     message = kind(*parts[1:])

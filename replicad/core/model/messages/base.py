@@ -29,8 +29,8 @@ class Message:
         for name, kind in _checks(type(self)):
             value = getattr(self, name)
             if kind == "int":
-                if type(value) is not int or value < 0:
-                    return f"{name} is not a non-negative integer"
+                if not _is_number(value):
+                    return f"{name} is not a non-negative integer of 63 bits"
             elif type(value) is not _TYPES.get(kind, tuple):
                 return f"{name} is not {_WORDS.get(kind, 'a list')}"
             elif kind not in _TYPES and not _items_valid(kind, value):
@@ -42,19 +42,24 @@ _TYPES: dict[str, type] = {"str": str, "bytes": bytes, "bool": bool}
 _WORDS = {"str": "text", "bytes": "bytes", "bool": "a boolean"}
 
 
+INTEGER_MAX = (1 << 63) - 1
+"""No slot, epoch, time or random id is larger. What is more by a little fits the wire, too."""
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and 0 <= value <= INTEGER_MAX
+
+
 def _items_valid(kind: str, value: Any) -> bool:
     if kind == "tuple[bytes, ...]":
         return all(type(item) is bytes for item in value)
     if kind == "tuple[int, ...]":
-        return all(type(item) is int and item >= 0 for item in value)
+        return all(map(_is_number, value))
     if kind == "tuple[str, ...]":
         return all(type(item) is str for item in value)
     if kind in {"tuple[Entry, ...]", "tuple[Summary, ...]"}:
         return all(
-            type(item) is tuple
-            and len(item) == 4
-            and all(type(part) is int and part >= 0 for part in item[:3])
-            and type(item[3]) is bytes
+            type(item) is tuple and len(item) == 4 and all(map(_is_number, item[:3])) and type(item[3]) is bytes
             for item in value
         )
     return True

@@ -29,9 +29,10 @@ class Introduce(Message):
 
     def invalid(self) -> str | None:
         """Also check the state's name."""
-        if self.state not in {"empty", "lost", "formed"}:
-            return f"state {self.state!r} is not empty, lost or formed"
-        return super(Introduce, self).invalid()
+        reason = super(Introduce, self).invalid()
+        if reason is None and self.state not in {"empty", "lost", "formed"}:
+            reason = f"state {self.state[:40]!r} is not empty, lost or formed"
+        return reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,125 @@
+"""Messages of right shapes and wrong values: what they can do to a replica, by who sends them."""
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from replicad.core.group.effects import EVERYONE
+from replicad.core.model import messages as m
+from replicad.core.model.errors import InvariantError
+from replicad.core.model.operations import ACTIVE, REMOTE_WRITE
+from tests.core.group.rigs import TICK, Rig, batch, configuration_of, disk_of, durable_state, epoch_of, operation
+from tests.core.group.typed_nonsense import KINDS, Nonsense
+
+HELD = 5
+"""Slots that were committed before."""
+ROLES = ("follower", "coordinator", "candidate", "mirror", "learner")
+ROUNDS, MESSAGES = 12, 60
+
+
+def replica_in(role, protocol, seed):
+    """A replica of a group of three that has its ids, in this role."""
+    known = configuration_of(3, protocol).identified("our cluster", "our life")
+    if role == "mirror":
+        known = replace(known, members=known.members[1:], mirrors=("n1",), version=2)
+    entries = [(slot, epoch_of("n2"), batch(slot)) for slot in range(1, HELD + 1)]
+    durable = durable_state(epoch_of("n2"), entries, HELD)
+    durable.formation = known.encode()
+    rig = Rig("n1", durable=durable, seed=seed, **({"disk": "another", "lost": True} if role == "learner" else {}))
+    for peer in rig.peers:
+        rig.replica.on_peer(peer, 3)
+    if role == "follower":
+        rig.follow("n2", epoch=epoch_of("n2", 2), committed=HELD, assigned=HELD)
+    elif role in {"coordinator", "candidate"}:
+        prepare = rig.until(m.PreVote) and rig.vote()
+        if role == "coordinator":
+            for peer in rig.peers:
+                rig.step(peer, m.Promise(prepare.epoch, prepare.attempt, HELD, 0, HELD, prepare.from_slot, HELD, ()))
+            rig.acknowledge()
+            rig.accept_all()
+    assert rig.replica.role == role
+    return rig
+
+
+def meaningful(rig):
+    """Numbers that the replica compares others with."""
+    replica = rig.replica
+    state = replica.state
+    numbers = [
+        state.log.committed,
+        state.log.highest,
+        state.promised,
+        state.epoch,
+        state.boot,
+        state.now,
+        state.matched,
+    ]
+    return [
+        *numbers,
+        replica.election.epoch,
+        replica.catch_up.transfer_slot,
+        replica.office.assigned if replica.office else 0,
+    ]
+
+
+def check_sendable(rig):
+    """Everything that was sent and logged fits the wire, and means something to a peer."""
+    for to, message in rig.take_sent():
+        assert to != EVERYONE
+        assert m.decode_message(m.encode_message(message)) == message
+
+
+def held(rig):
+    """What no stranger may change."""
+    state = rig.replica.state
+    slots = {slot: state.log.get(slot) for slot in range(1, HELD + 1)}
+    return state.configuration, state.cluster_id, state.log.committed, slots, rig.halted, rig.forgotten
+
+
+@pytest.mark.parametrize("protocol", [REMOTE_WRITE, ACTIVE])
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("who", ["another disk", "nobody"])
+def test_who_has_no_vote_changes_nothing(who, role, protocol):
+    """Neither a member's name with another disk nor a name that is no member's ends, empties or misleads a replica.
+
+    Pages of slots are left out: who has offered itself as the source is believed, whoever it is.
+    """
+    kinds = tuple(kind for kind in KINDS if kind is not m.Slots)
+    for seed in range(ROUNDS):
+        random = Random(f"{seed}/{who}/{role}/{protocol}")
+        rig = replica_in(role, protocol, seed)
+        before = held(rig)
+        nonsense = Nonsense(random, kinds)
+        for _ in range(MESSAGES):
+            nonsense.near = meaningful(rig)
+            sender = random.choice(("n2", "n3") if who == "another disk" else ("n4", "n9"))
+            rig.step(sender, nonsense.message(), random.choice(("some disk", disk_of("n1"))))
+            if random.random() < 0.3:
+                rig.wait(random.randrange(1, 30) * TICK)
+            if random.random() < 0.1:
+                rig.submit(operation(random.randrange(1000)))
+            check_sendable(rig)
+            assert held(rig) == before
+
+
+@pytest.mark.parametrize("protocol", [REMOTE_WRITE, ACTIVE])
+@pytest.mark.parametrize("role", ROLES)
+def test_a_member_that_talks_nonsense_meets_a_rule_or_nothing(role, protocol):
+    """A member is believed, and may so end another; but by a rule that says what is wrong, not by just any error."""
+    for seed in range(ROUNDS):
+        random = Random(f"{seed}/{role}/{protocol}")
+        rig = replica_in(role, protocol, seed)
+        nonsense = Nonsense(random)
+        for _ in range(MESSAGES):
+            nonsense.near = meaningful(rig)
+            try:
+                rig.step(random.choice(rig.peers), nonsense.message())
+                if random.random() < 0.3:
+                    rig.wait(random.randrange(1, 30) * TICK)
+            except InvariantError:
+                break
+            for _, message in rig.take_sent():
+                m.encode_message(message)
+            if rig.halted or rig.forgotten:
+                break
