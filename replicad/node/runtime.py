@@ -134,7 +134,10 @@ class NodeRuntime:
         self.engine.follower.start()
         self._sampler.start()
         self._tick()
-        self.log.info("started", version=__version__, disk=self.data.identity.disk, state=self.data.identity.state)
+        drained = {"drained": True} if self.engine.drain.drained else {}
+        self.log.info(
+            "started", version=__version__, disk=self.data.identity.disk, state=self.data.identity.state, **drained
+        )
 
     # --- groups -----------------------------------------------------------------------------------------------------
 
@@ -310,7 +313,10 @@ class NodeRuntime:
         """
         if self.engine.drain.drained:
             # Also where it keeps an office that nobody else can have: who drains a node wants nothing new to come here.
-            return [f"{self.name} is drained for maintenance: replicad node undrain {self.name}"]
+            return [f"{self.name} is drained for maintenance: replicad node undrain {self.name}", *self._missing()]
+        return self._missing()
+
+    def _missing(self) -> list[str]:
         default = self.groups.get(DEFAULT)
         if default is not None:
             return default.missing()
