@@ -13,6 +13,7 @@ import structlog
 from replicad import __version__
 from replicad.core.cluster.definitions import DEFAULT, META, GroupDefinition
 from replicad.core.engine.node import Engine
+from replicad.core.engine.status import on_probation
 from replicad.core.model.errors import InvariantError, RequestError
 from replicad.node.administration import Administration
 from replicad.node.checkpoint import Checkpointer, CheckpointFiles
@@ -372,6 +373,7 @@ class NodeRuntime:
             metrics.epoch.labels(name).set(replica.epoch)
             metrics.has_coordinator.labels(name).set(bool(replica.coordinator))
             metrics.read_ready.labels(name).set(replica.holds_lease(now_us()))
+            metrics.slow_members.labels(name).set(len(on_probation(group.group)))
             metrics.digest_awaited.labels(name).set(not replica.state.serves)
             metrics.view_size.labels(name).set(len(replica.view))
             metrics.members.labels(name).set(len(configuration.members) if configuration else 0)
