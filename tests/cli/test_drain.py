@@ -152,3 +152,12 @@ def test_a_node_that_is_unknown_or_down(replicad):
     assert result.exit_code == 4
     assert "n2 does not answer, and only n2 itself can do this; nothing was done" in result.stderr
     assert f"{dead} refuses connections" in result.stderr
+
+
+def test_the_list_of_nodes_shows_who_is_drained(replicad):
+    """Also who is being removed; an older node says neither."""
+    plain = {"peer": "h:1", "http": "h:2", "connected": True, "groups": ["default"]}
+    told = [{"name": "n1", **plain}, {"name": "n2", **plain, "drained": True, "leaving": True}]
+    with Scripted(reply(told)) as node:
+        lines = replicad("member", "nodes", addr=node.address).output.splitlines()
+    assert [line.split()[5:] for line in lines] == [["state"], ["-"], ["drained,", "leaving"]]
