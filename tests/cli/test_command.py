@@ -32,9 +32,17 @@ def test_the_version(replicad):
     assert replicad("--version").output == f"replicad {__version__}\n"
 
 
-@pytest.mark.parametrize(("typed", "hint"), [("staus", "did you mean 'status'?"), ("xyz", "there is: up, serve")])
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("staus", "did you mean 'status'?"),
+        ("xyz", "there is: up, serve"),
+        ("drain", "did you mean 'node drain'?"),
+        ("show", "did you mean 'group show'?"),
+    ],
+)
 def test_an_unknown_command(replicad, typed, hint):
-    """A misspelt command gets a suggestion and exit code 2."""
+    """A misspelt command gets a suggestion and exit code 2, one without its group the whole of it."""
     result = replicad(typed)
     assert result.exit_code == 2
     assert result.stderr.startswith(f"replicad: there is no command '{typed}'; {hint}")
