@@ -15,7 +15,7 @@ from replicad.cli.output import size_text
 from replicad.core.journal.segments import FormatError
 from replicad.core.journal.startup import Action
 from replicad.core.model.errors import DamageError
-from replicad.node.identity import DirectoryError, read_identity
+from replicad.node.identity import DRAINED, DirectoryError, read_identity
 from replicad.node.offline import read_offline
 from replicad.node.settings import Settings
 
@@ -79,6 +79,11 @@ def check_directory(findings: Findings, settings: Settings) -> None:
             findings.look(f"{data} was damaged and is empty; the node waits to be re-admitted")
         else:
             findings.ok(f"{data} is this node's, disk id {identity.disk}")
+            if (data / DRAINED).exists():
+                findings.look(
+                    f"{settings.node} is drained for maintenance, and stays so when it is started again",
+                    f"replicad node undrain {settings.node} takes it back",
+                )
             if not locks.running(data):
                 judge_start(findings, data)
     place = existing(data)

@@ -239,10 +239,11 @@ def list_nodes(addresses: list[Address], *, as_json: bool) -> None:
             each["http"],
             "yes" if each["connected"] else "no",
             ",".join(each["groups"]) or "-",
+            ", ".join(word for word in ("drained", "leaving") if each.get(word)) or "-",
         )
         for each in found
     ]
-    print_table(("Node", "Peer", "HTTP", "Connected", "Groups"), rows)
+    print_table(("Node", "Peer", "HTTP", "Connected", "Groups", "State"), rows)
 
 
 @member.command("forget", epilog=examples("replicad member forget n4"))

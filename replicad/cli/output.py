@@ -17,6 +17,9 @@ EXIT_UNKNOWN = 3
 EXIT_UNREACHED = 4
 """No node could do it, and nothing was done."""
 
+FOLDED_MIN = 20
+"""The last column of a table on a terminal may be folded to so many characters, and no other column at all."""
+
 GOOD, WARN, BAD = "green", "yellow", "red"
 
 
@@ -90,6 +93,8 @@ def table_text(
 ) -> str:
     """Return a table as text: with colours on a terminal, as aligned columns under a header line otherwise.
 
+    On a terminal that is too narrow for the columns a block of lines for each row: folded cells cannot be read.
+
     ``right`` names the columns that are aligned to the right; ``styles`` maps a row's number to its colour.
     """
     cells = [[printable(str(cell)) for cell in row] for row in rows]
@@ -109,15 +114,34 @@ def table_text(
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    if console.width < _least_width(columns, cells):
+        return _blocks(columns, cells, styles or {})
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for name in columns:
         table.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for number, line in enumerate(cells):
         table.add_row(*map(Text, line), style=(styles or {}).get(number))
-    console = Console()
     with console.capture() as capture:
         console.print(table)
     return capture.get()
+
+
+def _least_width(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
+    """Return how wide a terminal must be for every column but the last, which may be folded."""
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    return sum(widths[:-1]) + min(widths[-1], FOLDED_MIN) + 3 * len(widths)
+
+
+def _blocks(columns: Sequence[str], cells: Sequence[Sequence[str]], styles: Mapping[int, str]) -> str:
+    """Return a block of lines for each row, headed by its first cell."""
+    width = max(map(len, columns))
+    lines = []
+    for number, (head, *rest) in enumerate(cells):
+        style = styles.get(number)
+        lines.append(click.style(head, fg=style, bold=True))
+        lines += [f"  {name.ljust(width)}  {cell}" for name, cell in zip(columns[1:], rest, strict=True) if cell != "-"]
+    return "\n".join(lines) + "\n"
 
 
 def coloured(text: str, colour: str) -> str:

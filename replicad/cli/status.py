@@ -84,7 +84,7 @@ def status(
 
     Nodes that the named ones know of are asked too. A node that does not answer is a row.
 
-    Exit codes: 0 every node answers, misses nothing and is not drained, 1 otherwise.
+    Exit codes: 0 every node answers, misses nothing and is not drained, and all are of one cluster, 1 otherwise.
     """
     if ready:
         _check_ready(addresses)
@@ -98,7 +98,7 @@ def status(
         print_json({"nodes": [_as_json(row) for row in rows]})
     else:
         click.echo(render(rows), nl=False)
-    if not all(row.well for row in rows):
+    if not all(row.well for row in rows) or _strangers(rows):
         raise click.exceptions.Exit(EXIT_NO)
 
 
@@ -232,8 +232,33 @@ def render(rows: list[Row]) -> str:
                 )
             )
     return table_text(COLUMNS, lines, right=NUMBERS, styles=colours) + "".join(
-        f"{printable(line)}\n" for line in (*_refused(rows), *_strangers(rows))
+        f"{printable(line)}\n" for line in (*_drained(rows), *_slow(rows), *_refused(rows), *_strangers(rows))
     )
+
+
+def _drained(rows: list[Row]) -> list[str]:
+    """Return how each drained node is taken back: whoever finds it so may not have drained it."""
+    return [
+        f"{row.name} is drained for maintenance: replicad node undrain {row.name} takes it back"
+        for row in rows
+        if row.drained
+    ]
+
+
+def _slow(rows: list[Row]) -> list[str]:
+    """Return which members were too slow, a line for each, whoever says so: with all groups, and the longest time."""
+    slow: dict[str, list[tuple[str, int]]] = {}
+    for row in rows:
+        for name, group in row.groups.items():
+            for member in group.get("members") or ():
+                if member.get("probation_ms"):
+                    slow.setdefault(str(member["node"]), []).append((name, int(member["probation_ms"])))
+    return [
+        f"{node} was too slow in {', '.join(dict.fromkeys(name for name, _ in said))}, and answers no reads by itself "
+        f"before it has kept up for {max(left for _, left in said) / 1000:.1f} s more: look at its disk, with replicad "
+        f"doctor"
+        for node, said in slow.items()
+    ]
 
 
 def _refused(rows: list[Row]) -> list[str]:

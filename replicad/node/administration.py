@@ -240,13 +240,15 @@ class Administration:
     # --- maintenance ------------------------------------------------------------------------------------------------
 
     def drained(self) -> dict[str, object]:
-        """Return whether this node is drained, and what it holds all the same: offices and leases, and why."""
+        """Return whether this node is drained, what it holds all the same, and which groups would miss its vote."""
         drain = self.node.engine.drain
+        needed = [{"group": need.group, "why": need.why} for need in drain.needs(self.node.transport.connected)]
         holds = [
             {"group": held.group, "what": "office" if held.office else "lease", "why": held.why}
             for held in drain.holdings()
         ]
-        return {"node": self.node.name, "drained": drain.drained, "done": drain.drained and not holds, "holds": holds}
+        done = drain.drained and not holds
+        return {"node": self.node.name, "drained": drain.drained, "done": done, "holds": holds, "needed": needed}
 
     def drain(self, *, drained: bool) -> dict[str, object]:
         """Drain this node, or end that; what is so already stays. Raises RequestError if it cannot be kept."""

@@ -95,9 +95,7 @@ class Metrics:
             "http_requests_total",
             "HTTP requests. Outcome: ok, missing (no such key), refused (a condition failed), forwarded (another "
             "node answered), or the error's name.",
-            "route",
-            "method",
-            "outcome",
+            *("route", "method", "outcome"),
         )
         self.http_seconds = histogram(
             "http_request_seconds", "From the parsed head to the answer.", REQUEST_BUCKETS, "route", "method"
@@ -137,6 +135,7 @@ class Metrics:
         self.checkpoint_age_seconds = gauge("checkpoint_age_seconds", "Age of the last committed checkpoint.", "group")
         self.checkpoints = counter("checkpoints_total", "Checkpoints by outcome: ok, failed.", "group", "outcome")
         self.digest_mismatches = counter("digest_mismatches_total", "Times this node's digest was outvoted.", "group")
+        self.slow_members = gauge("slow_members", "Members on probation: itself, at a coordinator all.", "group")
         self.digest_awaited = gauge("digest_awaited", "1 while this replica serves nothing but stale reads.", "group")
         self.disk_free_bytes = gauge("disk_free_bytes", "Free space where the data is.")
         self.disk_full = gauge("disk_full", "1 while writes are refused for lack of space.")

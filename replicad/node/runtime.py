@@ -13,6 +13,7 @@ import structlog
 from replicad import __version__
 from replicad.core.cluster.definitions import DEFAULT, META, GroupDefinition
 from replicad.core.engine.node import Engine
+from replicad.core.engine.status import on_probation
 from replicad.core.model.errors import InvariantError, RequestError
 from replicad.node.administration import Administration
 from replicad.node.checkpoint import Checkpointer, CheckpointFiles
@@ -134,7 +135,10 @@ class NodeRuntime:
         self.engine.follower.start()
         self._sampler.start()
         self._tick()
-        self.log.info("started", version=__version__, disk=self.data.identity.disk, state=self.data.identity.state)
+        drained = {"drained": True} if self.engine.drain.drained else {}
+        self.log.info(
+            "started", version=__version__, disk=self.data.identity.disk, state=self.data.identity.state, **drained
+        )
 
     # --- groups -----------------------------------------------------------------------------------------------------
 
@@ -310,7 +314,10 @@ class NodeRuntime:
         """
         if self.engine.drain.drained:
             # Also where it keeps an office that nobody else can have: who drains a node wants nothing new to come here.
-            return [f"{self.name} is drained for maintenance: replicad node undrain {self.name}"]
+            return [f"{self.name} is drained for maintenance: replicad node undrain {self.name}", *self._missing()]
+        return self._missing()
+
+    def _missing(self) -> list[str]:
         default = self.groups.get(DEFAULT)
         if default is not None:
             return default.missing()
@@ -366,6 +373,7 @@ class NodeRuntime:
             metrics.epoch.labels(name).set(replica.epoch)
             metrics.has_coordinator.labels(name).set(bool(replica.coordinator))
             metrics.read_ready.labels(name).set(replica.holds_lease(now_us()))
+            metrics.slow_members.labels(name).set(len(on_probation(group.group)))
             metrics.digest_awaited.labels(name).set(not replica.state.serves)
             metrics.view_size.labels(name).set(len(replica.view))
             metrics.members.labels(name).set(len(configuration.members) if configuration else 0)

@@ -32,9 +32,17 @@ def test_the_version(replicad):
     assert replicad("--version").output == f"replicad {__version__}\n"
 
 
-@pytest.mark.parametrize(("typed", "hint"), [("staus", "did you mean 'status'?"), ("xyz", "there is: up, serve")])
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("staus", "did you mean 'status'?"),
+        ("xyz", "there is: up, serve"),
+        ("drain", "did you mean 'node drain'?"),
+        ("show", "did you mean 'group show'?"),
+    ],
+)
 def test_an_unknown_command(replicad, typed, hint):
-    """A misspelt command gets a suggestion and exit code 2."""
+    """A misspelt command gets a suggestion and exit code 2, one without its group the whole of it."""
     result = replicad(typed)
     assert result.exit_code == 2
     assert result.stderr.startswith(f"replicad: there is no command '{typed}'; {hint}")
@@ -102,3 +110,17 @@ def test_foreign_text_is_made_printable(foreign, shown):
 def test_sizes_in_words():
     """Bytes are shown in the unit that fits."""
     assert [size_text(1), size_text(2048), size_text(5 << 40)] == ["1 B", "2.0 KiB", "5.0 TiB"]
+
+
+def test_a_terminal_that_is_too_narrow_gets_a_block_for_each_row(monkeypatch):
+    """Columns that would be folded cannot be read; the last one may be. What is not there has no line."""
+    monkeypatch.setattr("replicad.cli.output.on_terminal", lambda: True)
+    columns = ("Node", "HTTP", "View", "Missing")
+    rows = [("n1", "127.0.0.1:8001", "n1,n2,n3", "drained"), ("n2", "127.0.0.1:8002", "-", "-")]
+    monkeypatch.setenv("COLUMNS", "60")
+    wide = table_text(columns, rows)
+    assert [line for line in wide.splitlines() if "127.0.0.1:8001" in line and "n1,n2,n3" in line and "drained" in line]
+    monkeypatch.setenv("COLUMNS", "40")
+    assert click.unstyle(table_text(columns, rows)) == (
+        "n1\n  HTTP     127.0.0.1:8001\n  View     n1,n2,n3\n  Missing  drained\nn2\n  HTTP     127.0.0.1:8002\n"
+    )

@@ -82,3 +82,17 @@ def test_config_check(replicad, tmp_path):
     assert "cluster.nam" in result.stderr
     assert "name" in result.stderr
     assert len(json.loads(replicad("config", "check", bad, "--json").output)["errors"]) >= 2
+
+
+def test_a_drained_node_is_worth_a_look(settings):
+    """It stays drained when it is started again; while it is down nobody else says so."""
+    from replicad.node.identity import DataDirectory
+
+    for drained in (True, False):
+        data = DataDirectory(settings.data, "c", "n1")
+        data.set_drained(drained=drained)
+        data.close()
+        findings = Findings("n1")
+        machine_checks.check_directory(findings, settings)
+        advice = [finding.advice for finding in findings.items if "is drained for maintenance" in finding.sentence]
+        assert advice == ["replicad node undrain n1 takes it back"] * drained

@@ -14,8 +14,9 @@ def reply(value):
     return answer(200, json.dumps(value).encode())
 
 
-def said(*, drained=True, holds=()):
-    return reply({"node": "n2", "drained": drained, "done": drained and not holds, "holds": list(holds)})
+def said(*, drained=True, holds=(), needed=()):
+    done = drained and not holds
+    return reply({"node": "n2", "drained": drained, "done": done, "holds": list(holds), "needed": list(needed)})
 
 
 class Node(Scripted):
@@ -44,8 +45,65 @@ def test_an_office_that_stays_is_a_no_with_the_reason(replicad):
         result = replicad("node", "drain", "n2", "--timeout", 0, "--json", addr=node.address)
     assert result.exit_code == 1
     assert json.loads(result.stdout)["holds"] == HELD
-    assert "n2 is drained, and after 0 s holds still" in result.stderr
+    assert "n2 is drained, and holds still" in result.stderr
     assert "the office of group default: no other member can take the office: n1 does not answer" in result.stderr
+
+
+NEEDED = [{"group": "default", "why": "this node is not in touch with n1"}]
+
+
+def test_a_node_that_is_needed_is_not_said_to_be_ready_to_stop(replicad):
+    """It holds nothing, but a majority needs its vote: the command waits, then says so, and ends with 1."""
+    with Node(said(needed=NEEDED), said(needed=NEEDED), said()) as node:
+        result = replicad("node", "drain", "n2", addr=node.address)
+    assert (result.exit_code, len(node.asked())) == (0, 3)
+    with Node(said(needed=NEEDED)) as node:
+        result = replicad("node", "drain", "n2", "--timeout", 0, addr=node.address)
+    assert result.exit_code == 1
+    assert "n2 is drained: it holds no office and no lease\n" in result.stdout
+    assert result.stderr == (
+        "replicad: n2 is drained, but to stop it now would stop\n"
+        "replicad:   group default: this node is not in touch with n1\n"
+        "replicad:   start the others first; replicad node drain n2 waits again, undrain takes it back\n"
+    )
+
+
+def test_who_stops_waiting_is_told_that_the_node_stays_drained(replicad, monkeypatch):
+    """Ctrl-C ends the command, and not the drain."""
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("replicad.cli.drain.time.sleep", interrupted)
+    with Node(said(holds=HELD)) as node:
+        result = replicad("node", "drain", "n2", addr=node.address)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "replicad: n2 stays drained: replicad node undrain n2 takes it back\n",
+    )
+
+
+def test_a_misspelt_command_is_hinted_at(replicad):
+    """As in every other group of commands."""
+    result = replicad("node", "drian", "n2")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "replicad: there is no command 'node drian'; did you mean 'drain'?\n",
+    )
+
+
+def test_undraining_an_older_release_or_a_node_that_is_down(replicad):
+    """Nothing is to be done, or a file is to be removed: not what is said of a drain."""
+    with Node(answer(404, b"there is no page")) as node:
+        result = replicad("node", "undrain", "n2", addr=node.address)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "replicad: n2 runs a release that cannot be drained: it has leases and offices as ever\n",
+    )
+    with Scripted(reply([{"name": "n2", "http": ""}]), reply({"node": "n1"})) as node:
+        result = replicad("node", "undrain", "n2", addr=node.address)
+    assert result.exit_code == 4
+    assert "to remove the file `drained` in its data directory ends a drain" in result.stderr
 
 
 def test_somebody_else_may_end_it_meanwhile(replicad):
@@ -94,3 +152,12 @@ def test_a_node_that_is_unknown_or_down(replicad):
     assert result.exit_code == 4
     assert "n2 does not answer, and only n2 itself can do this; nothing was done" in result.stderr
     assert f"{dead} refuses connections" in result.stderr
+
+
+def test_the_list_of_nodes_shows_who_is_drained(replicad):
+    """Also who is being removed; an older node says neither."""
+    plain = {"peer": "h:1", "http": "h:2", "connected": True, "groups": ["default"]}
+    told = [{"name": "n1", **plain}, {"name": "n2", **plain, "drained": True, "leaving": True}]
+    with Scripted(reply(told)) as node:
+        lines = replicad("member", "nodes", addr=node.address).output.splitlines()
+    assert [line.split()[5:] for line in lines] == [["state"], ["-"], ["drained,", "leaving"]]

@@ -101,7 +101,21 @@ def test_a_drained_node_is_shown_as_such(replicad, two):
     told = two[0].status()
     two[0].status = lambda: {**told, "drained": True}
     result = replicad("status", addr=two[0].address)
-    assert (result.exit_code, "drained" in result.output) == (1, True)
+    assert (result.exit_code, result.output.splitlines()[1].split()[-1]) == (1, "drained")
+    assert result.output.splitlines()[-1] == ("n1 is drained for maintenance: replicad node undrain n1 takes it back")
+
+
+def test_a_member_that_was_too_slow_is_named(replicad, two):
+    """Once, whoever says so, with the longest time; it misses nothing, and all is well."""
+    for node, left in zip(two, (1500, 0), strict=True):
+        members = node.said["members"]
+        node.said["members"] = [{**each, "probation_ms": left if each["node"] == "n2" else 0} for each in members]
+    lines = replicad("status", addr=two[0].address).output.splitlines()
+    (line,) = (line for line in lines if "slow" in line)
+    assert line == (
+        "n2 was too slow in default, and answers no reads by itself before it has kept up for 1.5 s more: look at its "
+        "disk, with replicad doctor"
+    )
 
 
 def test_ready(replicad, two):
@@ -134,7 +148,9 @@ def test_who_is_refused_stands_below_the_table(replicad, two):
 def test_nodes_of_two_clusters_are_told_apart(replicad, two):
     """A healthy node of another cluster at a known address does not pass for one of this."""
     two[0].cluster_id, two[1].cluster_id = "aaaa", "bbbb"
-    last = replicad("status", addr=two[0].address).output.splitlines()[-1]
+    result = replicad("status", addr=two[0].address)
+    assert result.exit_code == 1
+    last = result.output.splitlines()[-1]
     assert last == "these are nodes of 2 clusters: n1: cluster id aaaa; n2: cluster id bbbb"
     two[1].cluster_id = ""
     assert "clusters" not in replicad("status", addr=two[0].address).output

@@ -155,10 +155,14 @@ async def test_a_step_that_is_no_member_s_is_final():
     ],
 )
 def test_one_group_does_not_make_a_node_unready(groups, reasons):
-    """`default` decides where it is open; elsewhere one group that serves is enough."""
+    """`default` decides where it is open; elsewhere one group that serves is enough. A drain hides no other reason."""
 
     def group(name, missing):
         return SimpleNamespace(name=name, missing=lambda: missing)
 
-    node = SimpleNamespace(groups={name: group(name, missing) for name, missing in groups.items()})
-    assert NodeRuntime.readiness(node) == reasons
+    node = object.__new__(NodeRuntime)
+    node.name = "n1"
+    node.groups = {name: group(name, missing) for name, missing in groups.items()}
+    for drained, said in ((False, []), (True, ["n1 is drained for maintenance: replicad node undrain n1"])):
+        node.engine = SimpleNamespace(drain=SimpleNamespace(drained=drained))
+        assert node.readiness() == said + reasons

@@ -25,6 +25,8 @@ NOTICE_US = 500_000
 FORGET_US = 3_000_000
 """and who has not heard it for so long forgets it: the node may have been stopped, and its mark removed."""
 
+UNFIT = "takes no office now: it is drained, about to stop or being rebuilt, or its disk is full or hangs"
+
 
 @dataclass(frozen=True, slots=True)
 class Holding:
@@ -32,6 +34,14 @@ class Holding:
 
     group: str
     office: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A group that stands still if this node is stopped now, and in words why."""
+
+    group: str
     why: str
 
 
@@ -66,6 +76,15 @@ class Drain:
             return []
         groups = sorted(self.engine.groups.values(), key=lambda group: (group.name == META, group.name))
         return [_holding(group) for group in groups if not group.replica.may_end]
+
+    def needs(self, connected: Callable[[str], bool]) -> list[Need]:
+        """Return the groups that have no majority in touch without this node's vote: to stop it would stop them.
+
+        To be drained costs no vote, so a node may hold nothing and be needed all the same.
+        """
+        groups = sorted(self.engine.groups.values(), key=lambda group: (group.name == META, group.name))
+        needs = [_need(group, connected) for group in groups if group.replica.state.is_voter()]
+        return [need for need in needs if need is not None]
 
     def tick(self, now: int) -> None:
         """Say again that this node is drained; put into the event log, once, that it has nothing left."""
@@ -118,6 +137,21 @@ class Drain:
         return others if any(map(connected, others)) else ordered
 
 
+def _need(group: Group, connected: Callable[[str], bool]) -> Need | None:
+    configuration = group.replica.state.configuration
+    if configuration is None:
+        return None
+    names = [member.node for member in configuration.members if member.node != group.engine.name]
+    others = [name for name in names if connected(name)]
+    if len(others) >= configuration.majority():
+        return None
+    if not names:
+        return Need(group.name, "this node is its only voter")
+    away = ", ".join(name for name in names if name not in others)
+    why = f"this node is not in touch with {away}" if away else "it has two voters, and needs both"
+    return Need(group.name, f"{why}; without this node too few of its {len(names) + 1} voters are left")
+
+
 def _holding(group: Group) -> Holding:
     replica = group.replica
     if replica.role not in {Role.COORDINATOR, Role.CANDIDATE}:
@@ -135,7 +169,7 @@ def _holding(group: Group) -> Holding:
         if not office.view.fresh(peer):
             reasons.append(f"{name} does not answer")
         elif not peer.willing:
-            reasons.append(f"{name} is drained as well, or about to stop")
+            reasons.append(f"{name} is drained as well" if group.engine.drain.is_drained(name) else f"{name} {UNFIT}")
         else:
             reasons.append(f"{name} has no lease, so it is not fit to take over yet")
     return Holding(group.name, office=True, why=f"no other member can take the office: {'; '.join(reasons)}")

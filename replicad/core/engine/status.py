@@ -109,11 +109,25 @@ def status(group: Group) -> dict[str, object]:
     }
 
 
+def on_probation(group: Group) -> dict[str, int]:
+    """Return who was too slow -> for how many milliseconds it must keep up before it may have a lease (V2).
+
+    A coordinator knows it of the others, from what it sees; and every node of itself, from its own flushes.
+    """
+    replica = group.replica
+    now = group.engine.ports.now()
+    known = {replica.state.node: replica.state.flushes}
+    if replica.office is not None:
+        known |= {name: peer.probation for name, peer in replica.office.authority.peers.items()}
+    return {name: -((now - each.until) // 1000) for name, each in known.items() if not each.over(now)}
+
+
 def _members(group: Group) -> list[dict[str, object]]:
     replica = group.replica
     configuration = replica.state.configuration
     office = replica.office
     members: list[dict[str, object]] = []
+    slow = on_probation(group)
     for member in configuration.members if configuration else ():
         peer = office.authority.peers.get(member.node) if office else None
         if member.node == replica.state.node:
@@ -125,6 +139,7 @@ def _members(group: Group) -> list[dict[str, object]]:
         else:
             state, matched = ("coordinator" if member.node == replica.coordinator else "unknown"), 0
         members.append({"node": member.node, "state": state, "matched_slot": matched, "disk": member.disk})
+        members[-1]["probation_ms"] = slow.get(member.node, 0)
     for name in configuration.mirrors if configuration else ():
         known = replica.membership.introductions.get(name)
         matched = replica.committed if name == replica.state.node else known.committed if known and office else 0

@@ -4,7 +4,8 @@ import pytest
 
 from replicad.core.cluster.catalog import OwnWord
 from replicad.core.cluster.definitions import GroupDefinition, NodeEntry
-from replicad.core.engine.drain import FORGET_US, NOTICE_US, Holding
+from replicad.core.engine.drain import FORGET_US, NOTICE_US, Holding, Need
+from replicad.core.model.configuration import Configuration
 from replicad.core.model.messages import DrainNotice
 from tests.core.engine.test_node import Ports, engine
 
@@ -94,6 +95,7 @@ def test_groups_that_are_opened_later_are_drained_as_well(node):
         node.on_durable(node.ports.numbers[-1] if node.ports.numbers else 0)
     assert group.replica.role == "coordinator"
     assert node.drain.holdings() == [Holding("g", True, "this node is the only voter")]
+    assert node.drain.needs(lambda _: True) == [Need("g", "this node is its only voter")]
     node.drain.set(drained=False)
     assert not group.replica.state.drained
     assert node.drain.holdings() == []
@@ -114,3 +116,24 @@ def test_drained_members_are_passed_over(node, ports):
     assert node.drain.is_drained("n2")
     node.on_message("n2", "d2", "_meta", DrainNotice(drained=False))
     assert not node.drain.is_drained("n2")
+
+
+def test_a_node_is_needed_where_too_few_others_are_in_touch(node):
+    """Drained or not: who is stopped accepts no more. A group that is not formed, or is elsewhere, needs nobody."""
+    for name, members in (("two", ("n1", "n2")), ("three", ("n1", "n2", "n3")), ("others", ("n2", "n3"))):
+        group = node.open_group(GroupDefinition(name, f"{name}.1", members, members))
+        assert node.drain.needs(lambda _: False) == []
+        group.replica.state.configuration = Configuration.initial({each: f"d-{each}" for each in members})
+        group.replica.state.is_voter = lambda members=members: "n1" in members
+        if name == "others":
+            assert node.drain.needs(lambda _: False) == []
+        elif name == "two":
+            both = "it has two voters, and needs both; without this node too few of its 2 voters are left"
+            assert node.drain.needs(lambda _: True) == [Need("two", both)]
+            gone = "this node is not in touch with n2; without this node too few of its 2 voters are left"
+            assert node.drain.needs(lambda _: False) == [Need("two", gone)]
+        else:
+            gone = "this node is not in touch with n2; without this node too few of its 3 voters are left"
+            assert node.drain.needs(lambda _: True) == []
+            assert node.drain.needs(lambda other: other == "n3") == [Need("three", gone)]
+        del node.groups[name]
