@@ -110,7 +110,7 @@ class SimulatedPorts:
         """Tell somebody who asked."""
         self._act(done, *arguments)
 
-    def event(self, group: str, name: str, fields: Mapping[str, object]) -> None:
+    def event(self, _group: str, name: str, fields: Mapping[str, object]) -> None:
         """Put a line into the transcript."""
         if self.process.dead:
             return
