@@ -393,3 +393,14 @@ def test_a_coordinator_that_lacks_the_checkpoint_takes_one():
     rig.replica.checkpoints.lacking = True
     rig.serve(2 * HEARTBEAT)
     assert [slot for slot, _, value in rig.slots() if is_checkpoint(value)] == [1]
+
+
+def test_a_checkpoint_below_the_one_that_the_log_begins_at_does_not_help():
+    """With a restart of the machine the log goes on from the newer one, which is still not here."""
+    rig = rebuilt(2)
+    rig.step("n2", m.DigestCompared(7, 4, bytes(16)))
+    assert rig.replica.checkpoints.lacking
+    written(rig, 3)
+    rig.follow("n2", committed=4, assigned=4, sequence=1_000, checkpoint=3, checkpoint_digest=ONE)
+    assert committed(rig)[-1] == CheckpointRecord(3, ONE)
+    assert rig.replica.checkpoints.lacking

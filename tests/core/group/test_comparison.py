@@ -4,6 +4,7 @@ import pytest
 
 from replicad.core.group.state import REBUILT, STARTED
 from replicad.core.model import messages as m
+from replicad.core.model.operations import APPLIED, Result
 from tests.core.group.rigs import HEARTBEAT, LEASE, Rig, batch, durable_state, epoch_of, operation
 
 N2 = epoch_of("n2")
@@ -234,3 +235,15 @@ def test_slots_above_all_that_was_assigned_are_of_another_past():
     rig.follow("n3", epoch=epoch_of("n3", 9), committed=1, assigned=1)
     assert "another past" in rig.halted
     assert not rig.forgotten
+
+
+def test_a_result_that_nobody_waits_for_any_more_is_not_kept_until_the_comparison():
+    """Its client's deadline passed: a replica that is never compared would keep the results of ever."""
+    rig = started()
+    contact = rig.replica.contact
+    request_id, _ = operation(1)
+    rig.submit(operation(1))
+    contact.vouch([(request_id, Result(APPLIED, 3))])
+    assert list(contact.results) == [request_id]
+    contact.abandon(request_id)
+    assert contact.results == {}

@@ -83,6 +83,31 @@ def test_its_office_goes_to_whom_would_take_it():
     assert rig.replica.office is None
 
 
+def test_the_heir_stays_the_same_while_leases_come_back():
+    """It leaves the view as its own comes back, and is the one that is released to all the same."""
+    rig = coordinator()
+    rig.serve(LEASE, boot=BOOT)
+    epoch = rig.replica.epoch
+    peers = rig.replica.office.authority.peers
+    drain(rig)
+    assert rig.replica.office.successor == "n3"
+    give_back(rig, "n3", rig.now)
+    rig.wait(TICK)
+    assert rig.replica.view == ("n1", "n2")
+    give_back(rig, "n2", rig.now)
+    assert {message for _, message in rig.take_sent(m.Release)} == {m.Release(epoch, "n3")}
+
+
+def test_nothing_new_is_assigned_while_leases_come_back():
+    """Otherwise the last slots would be open when the office ends, and their clients would wait for the next one."""
+    rig = coordinator()
+    rig.serve(LEASE, boot=BOOT)
+    drain(rig)
+    rig.submit(operation(1))
+    rig.wait(TICK)
+    assert rig.highest == 0
+
+
 def test_it_stays_in_office_while_nobody_else_can():
     """Both others are drained, too: writes and grants go on, and the first that comes back gets the office."""
     rig = coordinator()

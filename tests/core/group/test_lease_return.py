@@ -212,3 +212,17 @@ def test_a_leaving_coordinator_waits_for_an_open_slot_no_longer_than_a_lease_len
     assert not rig.of(m.Release)
     rig.serve(2 * TICK, boot=BOOT, matched=0, lease_request=0)
     assert rig.of(m.Release)
+
+
+def test_an_answer_from_before_the_return_is_barred_also_after_a_later_answer_to_an_older_round():
+    """Heartbeats came the other way round: the newer one was answered before the return, the older one after it."""
+    rig = coordinator()
+    older = rig.until(m.Heartbeat)
+    newer = rig.until(m.Heartbeat)
+    request = granted(rig, "n2")
+    give_back(rig, "n2", request + 5)
+    peer = rig.replica.office.authority.peers["n2"]
+    rig.step("n2", ack(older, boot=BOOT, lease_request=request + 6))
+    assert peer.lease_request == request + 6
+    rig.step("n2", ack(newer, boot=BOOT, lease_request=request + 4))
+    assert peer.lease_request == 0

@@ -566,3 +566,13 @@ def test_a_majority_of_another_life_says_that_this_directory_is_none_of_the_grou
         rig.wait((ESTRANGED_HEARTBEATS + 1) * HEARTBEAT)
         assert rig.replica.membership.estranged() is estranged
     assert rig.replica.membership.source.node == ""
+
+
+def test_a_configuration_of_another_cluster_forms_nothing():
+    """This directory knows to which cluster it belongs."""
+    for cluster, taken in (("another", False), ("ours", True)):
+        rig = Rig("n2", formed=False)
+        rig.replica.state.belong("ours")
+        configuration = configuration_of().identified(cluster, "life").encode()
+        rig.step("n1", m.Form(configuration))
+        assert (formed(rig) == [FormationRecord(configuration)]) is taken

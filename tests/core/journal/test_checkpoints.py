@@ -172,3 +172,13 @@ def test_an_encoder_is_used_once():
     list(encoder)
     with pytest.raises(InvariantError):
         list(encoder)
+
+
+@pytest.mark.parametrize(
+    ("known", "named"),
+    [(("cluster", "life"), ("cluster", "life")), (("cluster", ""), ("", "")), (("", ""), ("", ""))],
+)
+def test_a_state_without_a_configuration_names_both_ids_or_none(known, named):
+    """One alone means that the group was formed before there were ids: an older release may have to read the file."""
+    header = checkpoints.header_of((3, 3, bytes(16), b""), "c", "g", 3, 2, known)
+    assert (header.cluster_id, header.incarnation) == named
