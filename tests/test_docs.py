@@ -19,7 +19,7 @@ WRITTEN_BY_HAND = [
     *(ROOT / "docs" / f"{name}.md" for name in ("choosing", "operations", "http", "development")),
 ]
 LOGGED = re.compile(
-    r"\.(?:info|warning|error|critical|debug|event)\(\s*\"([a-z_]+)\"(?: if [a-z]+ else \"([a-z_]+)\")?"
+    r"\.(?:info|warning|error|critical|debug|event|complaint)\(\s*\"([a-z_]+)\"(?: if [a-z]+ else \"([a-z_]+)\")?"
 )
 CHOSEN = re.compile(r"event = \"([a-z_]+)\" if [a-z_]+ else \"([a-z_]+)\"")
 BY_THE_SIMULATOR = ROOT / "replicad" / "lab"

@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as dataclass_fields
 from hashlib import blake2b
 from pathlib import Path
 
@@ -232,14 +233,22 @@ def read_identity(path: Path) -> Identity:
         fields = json.loads(path.read_bytes())
         check = fields.pop("check")
         intact = check == _check(fields)
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise DamageError(f"{path} is damaged: it is not the JSON object that replicad wrote") from error
     if not intact:
         raise DamageError(f"{path} is damaged: its checksum is wrong")
     version = fields.get("format_version")
     if version != FORMAT_VERSION:
         raise DirectoryError(f"{path} has format version {version}; this replicad reads version {FORMAT_VERSION}")
-    return Identity(**fields)
+    unknown = fields.keys() - {field.name for field in dataclass_fields(Identity)}
+    if unknown:
+        raise DirectoryError(
+            f"{path} has fields that this replicad does not know ({', '.join(sorted(unknown))}): upgrade"
+        )
+    try:
+        return Identity(**fields)
+    except TypeError as error:
+        raise DamageError(f"{path} is damaged: a field is missing") from error
 
 
 def _check(fields: dict[str, object]) -> str:

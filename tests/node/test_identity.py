@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from replicad.node import identity
 from replicad.node.disk_operations import DiskOperations
 from replicad.node.identity import LOST, OK, DataDirectory, DirectoryError, machine_boot_id
 
@@ -125,7 +126,7 @@ def test_an_interrupted_set_aside_never_shows_the_old_disk_id_without_its_log(tm
     again.close()
 
 
-@pytest.mark.parametrize("content", [b"", b"not json", b"[]", b'{"cluster": "c"}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"not json", b"[]", b'{"cluster": "c"}', b"\xff", b"[" * 100_000])
 def test_a_broken_identity_ends_in_a_new_lost_one(tmp_path, content):
     """Whatever the file holds, the data beside it is set aside and the reason is told."""
     directory = open_directory(tmp_path)
@@ -181,3 +182,16 @@ def test_a_drained_node_is_drained_until_that_is_ended(tmp_path):
     directory = open_directory(tmp_path)
     assert not directory.drained
     directory.close()
+
+
+def test_an_identity_that_says_more_is_left_alone(tmp_path):
+    """A later release may have written it: a sentence, and nothing is set aside."""
+    open_directory(tmp_path).close()
+    path = tmp_path / "n1" / "identity.json"
+    fields = json.loads(path.read_bytes())
+    del fields["check"]
+    fields["colour"] = "green"
+    path.write_text(json.dumps({**fields, "check": identity._check(fields)}))
+    with pytest.raises(DirectoryError, match=r"fields that this replicad does not know \(colour\): upgrade"):
+        open_directory(tmp_path)
+    assert json.loads(path.read_bytes())["colour"] == "green"

@@ -161,7 +161,7 @@ class Contact:
             try:
                 operation = check_operation(encoded)
             except ValueError as error:
-                state.event("bad_operation", sender=sender, reason=str(error))
+                state.complaint("bad_operation", sender, sender=sender, reason=str(error))
                 continue
             if operation.request_id in self.pending:
                 continue  # it came twice, or a client brought the same idempotency key here

@@ -303,7 +303,7 @@ class Membership:
     def _note_foreign(self, sender: str, message: Introduce, *, foreign: bool) -> None:
         before = self.introductions.get(sender)
         if foreign and not (before is not None and before.foreign and before.disk == message.disk):
-            self.state.event("foreign_configuration", peer=sender, disk=message.disk)
+            self.state.complaint("foreign_configuration", sender, peer=sender, disk=message.disk[:64])
 
     def _learn(self, heard: Configuration) -> None:
         """Take over a newer configuration in which this disk has no vote.

@@ -120,7 +120,7 @@ class Slots:
             for encoded in payload if isinstance(payload, tuple) else ():
                 check_operation(encoded)
         except (TypeError, ValueError) as error:
-            self.state.event("bad_operation", sender=sender, reason=str(error))
+            self.state.complaint("bad_operation", sender, sender=sender, reason=str(error))
             return False
         return True
 

@@ -48,6 +48,8 @@ class Role(StrEnum):
 
 STARTED, ADMITTED, REBUILT = "started", "admitted", "rebuilt"
 """Why a replica's digest must be compared before it serves."""
+COMPLAINT_US = 1_000_000
+"""A peer that goes on sending nonsense costs no more than a line in so long."""
 FLUSH_STALLS_MAX = 2
 """On a disk that is usually slow a flush may take so many times ``stall_after`` at most before the disk is stuck."""
 
@@ -115,6 +117,9 @@ class GroupState:
         self.matched = self.log.committed  # accept(): all slots up to it are decided or accepted at `epoch`
 
         self.out = Effects()
+        self._complaints: dict[
+            tuple[str, str], tuple[int, int]
+        ] = {}  # complaint(): when it was said, and not said since
         self.chosen: dict[int, int] = {}  # slots: open slots that are committed at (epoch, 0) -> epoch
         self.slot_promises: dict[int, tuple[int, int]] = {
             slot: ballot
@@ -149,6 +154,15 @@ class GroupState:
     def event(self, name: str, **fields: object) -> None:
         """Put a line into the event log."""
         self.out.events.append((name, fields))
+
+    def complaint(self, name: str, of: str, **fields: object) -> None:
+        """Put a line into the event log on what a peer sent: one a second of each kind, and how many were left out."""
+        said_at, unsaid = self._complaints.get((of, name), (self.now - COMPLAINT_US, 0))
+        if self.now - said_at < COMPLAINT_US:
+            self._complaints[of, name] = (said_at, unsaid + 1)
+            return
+        self._complaints[of, name] = (self.now, 0)
+        self.event(name, **fields, **({"unsaid": unsaid} if unsaid else {}))
 
     # --- logging ----------------------------------------------------------------------------------------------------
 

@@ -143,7 +143,7 @@ class Tenure:
             try:
                 request_id = check_operation(encoded).request_id
             except ValueError as error:
-                self.state.event("bad_operation", sender=sender, reason=str(error))
+                self.state.complaint("bad_operation", sender, sender=sender, reason=str(error))
                 continue
             if office is None or self.state.leaving or not office.offer(encoded, sender, message.ack, request_id):
                 refused.append(request_id)

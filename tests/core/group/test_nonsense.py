@@ -123,3 +123,30 @@ def test_a_member_that_talks_nonsense_meets_a_rule_or_nothing(role, protocol):
                 m.encode_message(message)
             if rig.halted or rig.forgotten:
                 break
+
+
+def lines_of(rig, name):
+    """What the event log has of one kind."""
+    return [fields for event, fields in rig.events if event == name]
+
+
+def test_a_peer_that_sends_no_operations_costs_a_line_a_second():
+    """However many there are in a message, and however many messages: the next line says how many were left out."""
+    rig = replica_in("coordinator", REMOTE_WRITE, 1)
+    for _ in range(50):
+        rig.step("n3", m.Forward(0, (b"none",) * 100))
+    assert [set(fields) for fields in lines_of(rig, "bad_operation")] == [{"sender", "reason"}]
+    rig.step("n2", m.Forward(0, (b"none",)))
+    assert [fields["sender"] for fields in lines_of(rig, "bad_operation")] == ["n3", "n2"]
+    rig.serve(1_000_000)
+    rig.step("n3", m.Forward(0, (b"none",)))
+    assert lines_of(rig, "bad_operation")[-1]["unsaid"] == 50 * 100 - 1
+
+
+def test_a_peer_of_another_past_costs_a_line_a_second():
+    """It may call its disk something else each time, and something long."""
+    rig = replica_in("follower", REMOTE_WRITE, 1)
+    foreign = Nonsense(Random(1)).configurations[0]
+    for number in range(50):
+        rig.step("n3", m.Introduce(1, 1, f"{number}" * 1000, "formed", 1, 1, foreign), "some disk")
+    assert [fields["disk"] for fields in lines_of(rig, "foreign_configuration")] == ["0" * 64]
