@@ -117,9 +117,7 @@ class GroupState:
         self.matched = self.log.committed  # accept(): all slots up to it are decided or accepted at `epoch`
 
         self.out = Effects()
-        self._complaints: dict[
-            tuple[str, str], tuple[int, int]
-        ] = {}  # complaint(): when it was said, and not said since
+        self._complaints: dict[tuple[str, str], tuple[int, int]] = {}  # complaint(): said at, not said since
         self.chosen: dict[int, int] = {}  # slots: open slots that are committed at (epoch, 0) -> epoch
         self.slot_promises: dict[int, tuple[int, int]] = {
             slot: ballot

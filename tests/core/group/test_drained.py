@@ -88,7 +88,6 @@ def test_the_heir_stays_the_same_while_leases_come_back():
     rig = coordinator()
     rig.serve(LEASE, boot=BOOT)
     epoch = rig.replica.epoch
-    peers = rig.replica.office.authority.peers
     drain(rig)
     assert rig.replica.office.successor == "n3"
     give_back(rig, "n3", rig.now)
