@@ -1,4 +1,4 @@
-"""Mutation -> (seed, nodes) of the first trial that notices it: what ``python -m replicad.lab.record`` wrote."""
+"""Mutation -> (seed, nodes) of a trial that notices it; ``python -m replicad.lab.record`` keeps them."""
 
 RECORDED: dict[str, tuple[int, int]] = {
     "ticket-used-twice": (6, 3),
@@ -7,6 +7,10 @@ RECORDED: dict[str, tuple[int, int]] = {
     "slot-promise-ignored": (36, 3),
     "request-ids-forgotten": (208, 3),
     "bookmark-ignored-after-failover": (7, 3),
+    "old-catalog-believed": (25, 3),
+    "drop-logged-first": (178, 3),
+    "replaced-catalog-believed": (166, 3),
+    "closed-group-waits": (87, 3),
     "view-ignored": (13, 3),
     "majority-ignored": (3, 3),
     "majority-off-by-one": (3, 3),
@@ -23,6 +27,7 @@ RECORDED: dict[str, tuple[int, int]] = {
     "promise-keeps-role": (7, 3),
     "holder-dropped-early": (36, 3),
     "read-ignores-accepted": (3, 3),
+    "late-answer-ends-lease": (75, 3),
     "peers-of-before": (5, 3),
     "empty-disk-votes": (169, 3),
     "ids-not-compared-at-the-door": (28, 3),
@@ -30,6 +35,8 @@ RECORDED: dict[str, tuple[int, int]] = {
     "id-not-kept-in-the-directory": (40, 3),
     "apply-out-of-order": (1, 3),
     "acknowledge-before-flush": (4, 3),
+    "spares-add-up": (1, 3),
+    "full-left-by-event": (2, 3),
     "store-before-record": (273, 3),
     "store-believed": (393, 3),
     "highest-number-only": (10, 3),
@@ -38,13 +45,6 @@ RECORDED: dict[str, tuple[int, int]] = {
     "acceptances-lost": (47, 3),
     "divergence-unnoticed": (106, 3),
     "uncompared-serves": (139, 3),
-    "damage-taken-as-torn": (24, 3),
-    "old-catalog-believed": (25, 3),
-    "spares-add-up": (1, 3),
-    "full-left-by-event": (2, 3),
     "compared-too-early": (93, 3),
-    "replaced-catalog-believed": (166, 3),
-    "closed-group-waits": (87, 3),
-    "drop-logged-first": (178, 3),
-    "late-answer-ends-lease": (75, 3),
+    "damage-taken-as-torn": (24, 3),
 }
