@@ -1,4 +1,4 @@
-"""Finds for each mutation without a script the first seed that notices it, and writes ``mutations/recorded.py`` anew.
+"""Finds for each mutation without a script a seed that notices it, and writes ``mutations/recorded.py`` anew.
 
 ``python -m replicad.lab.record``: to be run after a change of the protocol or of the mix of faults, which moves what
 seeds come to. A recorded seed stays as long as it does what it is there for: without the rule the check that is meant
@@ -20,7 +20,7 @@ from replicad.lab.mutations.recorded import RECORDED
 from replicad.lab.runner import registered
 from replicad.lab.trial import Kind, TrialResult, run_trial
 
-HEADING = "Mutation -> (seed, nodes) of the first trial that notices it: what ``python -m replicad.lab.record`` wrote."
+HEADING = "Mutation -> (seed, nodes) of a trial that notices it; ``python -m replicad.lab.record`` keeps them."
 SEEDS = 400
 NODES = 3
 

@@ -1,4 +1,4 @@
-"""Mutation -> (seed, nodes) of the first trial that notices it: what ``python -m replicad.lab.record`` wrote."""
+"""Mutation -> (seed, nodes) of a trial that notices it; ``python -m replicad.lab.record`` keeps them."""
 
 RECORDED: dict[str, tuple[int, int]] = {
     "ticket-used-twice": (6, 3),
