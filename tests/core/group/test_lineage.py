@@ -5,15 +5,16 @@ from dataclasses import replace
 import pytest
 
 from replicad.core.group.lineage import Kin, Lineage
+from replicad.core.model import messages as m
 from replicad.core.model.configuration import Configuration
-from tests.core.group.rigs import configuration_of, disk_of
+from tests.core.group.rigs import HEARTBEAT, LEASE, Rig, batch, configuration_of, disk_of, durable_state, epoch_of
+from tests.core.group.test_membership import NEW, introduce
 
 NAMED = configuration_of().identified("cluster", "life")
 LATER = replace(NAMED.with_protocol("active", 5), members=NAMED.members)
 OLD_LIFE = replace(NAMED, incarnation="another life")
 RECOVERED = NAMED.recovered("n2", disk_of("n2"), 9)
 """n2 went on alone, with the disk that it had."""
-NEW = "a new disk"
 ADMITTED = NAMED.with_disk("n1", NEW, 7)
 """n1 got a vote for its new disk."""
 
@@ -84,3 +85,42 @@ def test_ids_that_nothing_bears_out_are_not_believed():
     later = nameless.with_protocol("active", 5)
     assert lineage(nameless).kin_of_peer(later, "n2", disk_of("n2")) is Kin.NEWER
     assert lineage(nameless.identified("cluster", "life")).kin_of_peer(later, "n2", NEW) is Kin.FOREIGN
+
+
+# --- what an older past, or a later one, means ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("generation", [0, 1])
+def test_slots_of_no_known_configuration_are_given_up_when_the_group_was_recovered_since(generation):
+    """They may be of the past that was given up; in a group that never was recovered they are of the only one."""
+    durable = durable_state(entries=[(1, epoch_of("n1"), batch(1))], committed=1, formed=False)
+    rig = Rig("n9", disk=NEW, lost=True, durable=durable)
+    heard = configuration_of().recovered("n2", disk_of("n2"), 0) if generation else configuration_of()
+    rig.step("n2", introduce("n2", "formed", committed=1, configuration=heard.with_mirror("n9", 1).encode()))
+    assert bool(rig.forgotten) is bool(generation)
+    assert (rig.replica.state.configuration is None) is bool(generation)
+
+
+def test_who_tells_of_a_past_that_was_given_up_is_told_so_and_not_welcomed():
+    """Fetching would mix two pasts; a disk that is empty is welcomed under the same name."""
+    durable = durable_state()
+    durable.formation = configuration_of().recovered("n1", disk_of("n1"), 0).with_mirror("n3", 1).encode()
+    rig = Rig("n1", durable=durable)
+    rig.wait(3 * LEASE)
+    assert rig.replica.office is not None
+    old = introduce("n3", "formed", committed=1, configuration=configuration_of().encode())
+    assert [(to, type(message)) for to, message in rig.step("n3", old)] == [("n3", m.Introduce)]
+    rig.wait(LEASE)
+    empty = introduce("n3", "empty", NEW)
+    assert m.Welcome in {type(message) for _, message in rig.step("n3", empty, disk=NEW)}
+
+
+def test_a_node_that_the_newest_configuration_leaves_out_fetches_from_nobody_who_knows_an_older_one():
+    """Whatever order it hears them in: it was removed, and its old disk may come back elsewhere."""
+    rig = Rig("n3", disk=NEW, lost=True, formed=False)
+    admitting = configuration_of().with_disk("n3", NEW, 4)
+    rig.step("n1", introduce("n1", "formed", configuration=admitting.without("n3", 5).encode()))
+    rig.step("n2", introduce("n2", "formed", committed=4, configuration=admitting.encode()))
+    assert rig.replica.membership.stranger
+    rig.wait(3 * HEARTBEAT)
+    assert rig.of(m.FetchSlots) == []
