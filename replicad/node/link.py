@@ -114,11 +114,12 @@ class Link(asyncio.BufferedProtocol):
                 except BaseException:
                     self.close("the handler of a message failed here", grave=True)
                     raise
-                if time.monotonic() > deadline and self._transport is not None:
-                    if not resume:
-                        self._transport.pause_reading()
-                    asyncio.get_running_loop().call_soon(lambda: self._take_frames(resume=True))
-                    return
+            # Also after a frame that delivers nothing: pings are answered at once, and many fit what was received.
+            if time.monotonic() > deadline and self._transport is not None and not self.closed:
+                if not resume:
+                    self._transport.pause_reading()
+                asyncio.get_running_loop().call_soon(lambda: self._take_frames(resume=True))
+                return
 
     def on_frame(self, payload: memoryview) -> Callable[[], None] | None:
         """Take one frame, return what is left to do with it; raises FrameError or RefusedError."""

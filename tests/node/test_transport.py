@@ -9,7 +9,16 @@ import uvloop
 from replicad.core.model.limits import FRAME_BYTES_MAX, PEER_VERSION_MAX
 from replicad.core.model.messages import Accept, Accepted, CheckpointChunk, Committed
 from replicad.node import handshake, link, link_incoming, link_outgoing, transport
-from replicad.node.framing import HANDSHAKE_BYTES_MAX, HEADER, FrameBuffer, frame_bytes, pack_frame, pack_item
+from replicad.node.framing import (
+    HANDSHAKE_BYTES_MAX,
+    HEADER,
+    PING,
+    FrameBuffer,
+    frame_bytes,
+    pack_frame,
+    pack_item,
+    pack_probe,
+)
 from replicad.node.handshake import Hello
 from replicad.node.transport import ListenError, Transport
 from tests.node.bad_frames import BAD_FRAMES
@@ -255,6 +264,37 @@ def test_a_flood_of_messages_lets_the_loop_breathe(run, monkeypatch):
                 one.transport.send("n2", "g", Committed(1, 1, number))
             await until(lambda: len(two.received) == 20_000)
             assert [message.committed for *_, message in two.received] == list(range(20_000))
+
+    run(scenario())
+
+
+def test_a_flood_of_pings_lets_the_loop_breathe(run, monkeypatch):
+    """They deliver nothing, and count all the same: with no share of time at all each has a turn of its own."""
+    monkeypatch.setattr(link, "TURN_SECONDS", 0.0)
+    turn, turns = [0], []
+    handle = link_incoming.IncomingLink.on_frame
+
+    def note(self, payload):
+        turns.append(turn[0])
+        return handle(self, payload)
+
+    monkeypatch.setattr(link_incoming.IncomingLink, "on_frame", note)
+
+    async def scenario():
+        async def count():
+            while True:
+                turn[0] += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.get_running_loop().create_task(count())
+        async with cluster(Node("n1", ["n2"])) as (one,):
+            raw = await (await Raw.connect(one)).shake_hands()
+            turns.clear()
+            raw.writer.write(b"".join(pack_frame([pack_probe(PING, number)])[0] for number in range(100)))
+            await until(lambda: len(turns) == 100)
+            assert len(set(turns)) == 100
+            raw.writer.close()
+        counting.cancel()
 
     run(scenario())
 
