@@ -53,7 +53,7 @@ def dispatch(replica: Replica, sender: str, disk: str, message: m.Message) -> No
                 replica.membership.on_fetch(sender, disk, message.first)
             patient = in_office and replica.membership.follows(sender, disk)
             replica.catch_up.on_fetch_slots(sender, message, patient=patient)
-        case m.Slots() | m.Truncated() | m.CheckpointChunk() if not replica.membership.source.feeds(sender, disk):
+        case m.Slots() | m.Truncated() | m.CheckpointChunk() if not _feeds(replica, sender, disk):
             pass  # it is another disk than the one that was asked
         case m.Slots():
             replica.membership.source.on_slots(sender, disk, message.committed)
@@ -78,6 +78,10 @@ def dispatch(replica: Replica, sender: str, disk: str, message: m.Message) -> No
             _dispatch_mirror(replica, sender, message)
         case _:
             _from_member(replica, sender, disk, message)
+
+
+def _feeds(replica: Replica, sender: str, disk: str) -> bool:
+    return replica.membership.source.feeds(sender, disk, replica.catch_up.source)
 
 
 def _from_member(replica: Replica, sender: str, disk: str, message: m.Message) -> None:

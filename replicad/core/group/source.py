@@ -59,9 +59,13 @@ class Source:
         """Return whether the source was heard lately."""
         return bool(self.node) and not self.state.detectors.suspects(self.node, self.state.now, Patience.SOURCE)
 
-    def feeds(self, node: str, disk: str) -> bool:
-        """Return whether slots and checkpoints of this disk are taken: it votes, or was taken as the source.
+    def feeds(self, node: str, disk: str, asked: str) -> bool:
+        """Return whether slots and checkpoints of this disk are taken: it votes, or is the source that was ``asked``.
 
-        They are asked for by the name of a node, and another directory may have been put under it meanwhile.
+        They are asked for by the name of a node, and another directory may have been put under it meanwhile. Who
+        follows a coordinator as a voter has no other source: whoever welcomed it before is nobody to it now.
         """
-        return self.state.counts(node, disk) or self._offers.get(node) == disk
+        if self.state.counts(node, disk):
+            return True
+        led = self.state.is_voter() and bool(self.state.coordinator)
+        return not led and node == asked and self._offers.get(node) == disk

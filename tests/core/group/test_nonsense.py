@@ -9,7 +9,17 @@ from replicad.core.group.effects import EVERYONE
 from replicad.core.model import messages as m
 from replicad.core.model.errors import InvariantError
 from replicad.core.model.operations import ACTIVE, REMOTE_WRITE
-from tests.core.group.rigs import TICK, Rig, batch, configuration_of, disk_of, durable_state, epoch_of, operation
+from tests.core.group.rigs import (
+    HEARTBEAT,
+    TICK,
+    Rig,
+    batch,
+    configuration_of,
+    disk_of,
+    durable_state,
+    epoch_of,
+    operation,
+)
 from tests.core.group.typed_nonsense import KINDS, Nonsense
 
 HELD = 5
@@ -150,3 +160,26 @@ def test_a_peer_of_another_past_costs_a_line_a_second():
     for number in range(50):
         rig.step("n3", m.Introduce(1, 1, f"{number}" * 1000, "formed", 1, 1, foreign), "some disk")
     assert [fields["disk"] for fields in lines_of(rig, "foreign_configuration")] == ["0" * 64]
+
+
+@pytest.mark.parametrize("role", ["candidate", "follower", "coordinator"])
+def test_slots_that_nobody_asked_for_are_not_taken(role):
+    """Whoever offers itself is fetched from while nobody leads; a page that was not asked for counts for nothing."""
+    rig = replica_in(role, REMOTE_WRITE, 1)
+    before = held(rig)
+    rig.step("n9", m.Welcome(1, 100), "any")
+    rig.step("n9", m.Slots(HELD + 1, 100, ((HELD + 1, epoch_of("n2"), 0, batch(666)),)), "any")
+    assert held(rig) == before
+
+
+def test_who_follows_a_coordinator_takes_no_slots_of_an_earlier_source():
+    """It was asked while nobody led; the coordinator that is followed by now vouches for what it sends alone."""
+    rig = replica_in("candidate", REMOTE_WRITE, 1)
+    rig.replica.become_follower("nobody leads")
+    rig.step("n9", m.Welcome(1, 100), "any")
+    rig.wait(8 * HEARTBEAT)
+    assert ("n9", m.FetchSlots(HELD + 1)) in rig.take_sent(m.FetchSlots)
+    rig.follow("n2", epoch=epoch_of("n2", 9), committed=HELD, assigned=HELD)
+    before = held(rig)
+    rig.step("n9", m.Slots(HELD + 1, 100, ((HELD + 1, epoch_of("n2"), 0, batch(666)),)), "any")
+    assert held(rig) == before
