@@ -243,7 +243,7 @@ def read_identity(path: Path) -> Identity:
     unknown = fields.keys() - {field.name for field in dataclass_fields(Identity)}
     if unknown:
         raise DirectoryError(
-            f"{path} has fields that this replicad does not know ({', '.join(sorted(unknown))}): upgrade"
+            f"{path} has fields that this release does not know ({', '.join(sorted(unknown))}): upgrade"
         )
     try:
         return Identity(**fields)

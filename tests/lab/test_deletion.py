@@ -17,8 +17,7 @@ def running():
     simulator.start_all()
     simulator.run_for(500_000)
     node = simulator.nodes["n1"]
-    for slot in (5, 9):
-        node.of(OTHER).files.write_snapshot(slot, node.of(OTHER).store.snapshot())
+    node.of(OTHER).files.restore({5: b"a checkpoint", 9: b"another one"})
     return simulator, node
 
 

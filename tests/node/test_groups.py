@@ -150,7 +150,7 @@ async def test_a_dropped_group_of_the_settings_stays_dropped(tmp_path):
         assert answer.status == 413
         await until("side is dropped", lambda: dropped(n2, "side"))
         text = await ask(n1, "DELETE", "/v1/replicad/groups/default", status=409)
-        assert "?force" in text
+        assert "--force" in text
         await ask(n1, "DELETE", "/v1/replicad/groups/_meta", status=409)
         cluster.kill()
         cluster.start()

@@ -192,6 +192,6 @@ def test_an_identity_that_says_more_is_left_alone(tmp_path):
     del fields["check"]
     fields["colour"] = "green"
     path.write_text(json.dumps({**fields, "check": identity._check(fields)}))
-    with pytest.raises(DirectoryError, match=r"fields that this replicad does not know \(colour\): upgrade"):
+    with pytest.raises(DirectoryError, match=r"fields that this release does not know \(colour\): upgrade"):
         open_directory(tmp_path)
     assert json.loads(path.read_bytes())["colour"] == "green"

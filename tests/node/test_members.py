@@ -43,7 +43,7 @@ async def test_a_new_node_becomes_a_member_and_another_one_leaves(tmp_path):
         n4.start()
         text = await ask(n2, "POST", MEMBERS, {"action": "add", "node": "n4"}, status=400)
         assert "no node 'n4'" in text
-        assert "PUT /v1/replicad/nodes/n4" in text
+        assert "replicad member add n4" in text
         await ask(n3, "PUT", "/v1/replicad/nodes/n4", where(n4))
         steps = await ask(n2, "POST", MEMBERS, {"action": "add", "node": "n4", "as": "mirror"})
         assert steps == ["n4 is a mirror"]

@@ -91,3 +91,10 @@ def test_two_that_do_not_know_each_other_do_not_talk_for_ever():
 def test_a_late_page_of_slots_does_not_leave_a_coordinator_with_the_peers_of_before():
     """A page that came when its asker was in office by then brought a change of the voters (187, five nodes)."""
     assert failure(187, 5) == ""
+
+
+def test_who_only_learnt_a_configuration_is_no_source():
+    """A directory of another past had been told of the configuration that admitted a new disk: that disk, for want of a
+    coordinator, took its slots (96, five nodes).
+    """
+    assert failure(96, 5) == ""

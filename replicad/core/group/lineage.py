@@ -22,8 +22,9 @@ successor  of a later generation, without a vote for this disk      what is held
 
 A coordinator vouches for the slots that are fetched from it. Without one they come from a peer only if one of the two
 disks has *admitted* the other: ``K`` names this node, and gives the peer's very disk a vote; or the peer is newer, and
-gives this very disk a vote. Disk ids are random, so no configuration of another past holds one of this past. All
-others wait for a coordinator: as no known configuration gives this disk a vote, one can be elected without it.
+gives both disks a vote. Disk ids are random, so no configuration of another past holds one of this past; but a
+directory of another past may have *learnt* one of this past, in which only its own disk is missing. All others wait for
+a coordinator: as no known configuration gives this disk a vote, one can be elected without it.
 
 ==================  =======================================  =======================================================
 this disk           a peer that has committed more           without a coordinator
@@ -102,7 +103,7 @@ class Lineage(NamedTuple):
             return False
         if known is not None and known.names(self.node) and known.holds(sender, disk):
             return True
-        return kin is Kin.NEWER and told is not None and told.holds(self.node, self.disk)
+        return kin is Kin.NEWER and told is not None and told.holds(self.node, self.disk) and told.holds(sender, disk)
 
     def of_this_generation(self, version: int) -> bool:
         """Return whether a configuration of this version is of the generation that is known here."""

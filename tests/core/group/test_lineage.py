@@ -59,7 +59,9 @@ def test_what_kin_a_configuration_is(known, heard, kin):
         (LATER, disk_of("n1"), NAMED, "n2", disk_of("n2"), True),
         (NAMED, NEW, None, "n2", disk_of("n2"), True),
         (NAMED, disk_of("n1"), NAMED, "n2", NEW, False),
-        (NAMED, disk_of("n1"), LATER, "n2", NEW, True),
+        (NAMED, disk_of("n1"), LATER.with_disk("n2", NEW, 9), "n2", NEW, True),
+        # a directory of another past that learnt the newest configuration (seed 96, five nodes)
+        (NAMED, disk_of("n1"), LATER, "n2", NEW, False),
         (LATER, disk_of("n1"), NAMED, "n2", NEW, False),
         (NAMED, NEW, LATER, "n2", NEW, False),
         # it is left out
