@@ -395,5 +395,7 @@ class Nemesis:
             found = other.process.engine.by_id.get(META) if other.process is not None else None
             if found is None or other.diverged_in(META) or not found.replica.state.serves:
                 return
+        if not self.may_lose(node):
+            return
         self._simulator.count("fault diverge meta")
         node.diverge(META)

@@ -10,7 +10,7 @@ RECORDED: dict[str, tuple[int, int]] = {
     "old-catalog-believed": (42, 3),
     "idle-group-admits-nobody": (42, 3),
     "drop-logged-first": (178, 3),
-    "replaced-catalog-believed": (166, 3),
+    "replaced-catalog-believed": (44, 3),
     "closed-group-waits": (87, 3),
     "view-ignored": (13, 3),
     "majority-ignored": (13, 3),
