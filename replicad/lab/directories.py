@@ -30,6 +30,8 @@ class Directory:
     disk_id: str
     cluster_id: str
     lost: bool
+    started: bool
+    """A process has started on it: it has a log, from then on."""
     boots: int
     """How often the machine had lost power by then: a store of an earlier boot is not trusted."""
     segments: dict[int, bytearray]
@@ -45,6 +47,7 @@ def copy_directory(node: SimulatedNode) -> Directory:
         node.disk_id,
         node.cluster_id,
         node.lost,
+        node.started_before,
         node.boots,
         node.disk.image(),
         dict(node.disk.promises),
@@ -64,7 +67,7 @@ def put_back(node: SimulatedNode, directory: Directory) -> None:
     node.disk_id = directory.disk_id
     node.cluster_id = directory.cluster_id
     node.lost = directory.lost
-    node.restored(trusted=directory.boots == node.boots)
+    node.restored(started=directory.started, trusted=directory.boots == node.boots)
 
 
 class Unjudged(Judge):

@@ -118,7 +118,7 @@ class PutBack:
         node.crash(power=False)
         node.note("gets the directory of another past" + (" (a branch of this one)" if begin else ""))
         put_back(node, past[node.name])
-        node.restored(trusted=False)
+        node.restored(started=node.started_before, trusted=False)
         node.alien = True
         node.branched = bool(begin)
         for other in simulator.nodes.values():

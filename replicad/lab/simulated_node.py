@@ -113,7 +113,7 @@ class SimulatedNode:
         self.boots = 0
         """How often the machine lost power."""
         self._rebooted = True
-        self._started_before = False
+        self.started_before = False
         self.names_cluster = True
         """The group makes the cluster's id, where it has none."""
         self.strange = False
@@ -191,7 +191,7 @@ class SimulatedNode:
         )
         self.at(LOG_PUT_RIGHT)
         self._rebooted = False
-        self._started_before = True
+        self.started_before = True
         self._check_stores(recovery)
         for data in self.data.values():
             data.files.forget_pins()
@@ -263,7 +263,7 @@ class SimulatedNode:
             recovery = recover(self.disk.segments(), self._identity(), rebooted=self._rebooted)
         except DamageError as error:
             return LogFound(damage=str(error))
-        return LogFound(recovery, "", self.disk.promises, self._started_before, self._rebooted)
+        return LogFound(recovery, "", self.disk.promises, self.started_before, self._rebooted)
 
     def set_aside(self) -> None:
         """Give up everything in the directory but what it belongs to: a new disk id, state lost; the log goes last."""
@@ -272,7 +272,7 @@ class SimulatedNode:
         self.lost = True
         self.established = False
         self.promised = 0
-        self._started_before = False
+        self.started_before = False
         self.alien = self.branched = False
         self.at(IDENTITY_RENEWED)
         for data in self.data.values():
@@ -294,12 +294,12 @@ class SimulatedNode:
         self.established = False
         self.rotten = ""
         self.promised = 0
-        self._started_before = False
+        self.started_before = False
         self.alien = self.branched = False
 
-    def restored(self, *, trusted: bool) -> None:
-        """A directory with a past was put here; ``trusted``: its store is of this boot of the machine."""
-        self._started_before = True
+    def restored(self, *, started: bool, trusted: bool) -> None:
+        """A directory that may have a past was put here; ``trusted``: its store is of this boot of the machine."""
+        self.started_before = started
         self._rebooted = self._rebooted or not trusted
         for data in self.data.values():
             data.store_files.trusted = data.store_files.trusted and trusted
