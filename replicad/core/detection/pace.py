@@ -23,9 +23,9 @@ class Pace:
         self._mean = self._deviation = 0
 
     def observe(self, duration_us: int) -> None:
-        """It took so long this time; what took longer than the ceiling counts as the ceiling."""
-        duration = min(duration_us, self.ceiling_us)
-        self._deviation += (abs(duration - self._mean) - self._deviation) // 4
+        """It took so long this time. What took longer than the patience counts as that: one hang is no habit."""
+        duration = min(duration_us, self.patience())
+        self._deviation += (abs(duration - self._mean) - self._deviation) // 16
         self._mean += (duration - self._mean) // 8
 
     def patience(self) -> int:

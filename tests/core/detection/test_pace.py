@@ -28,10 +28,13 @@ def test_half_of_the_patience_covers_what_is_usual():
 
 
 def test_no_habit_earns_more_than_the_ceiling():
-    """Nor does one hang of an hour; fast times make it forgotten."""
+    """A few times like that earn it; fast times make them forgotten."""
     assert pace(*[10**6] * 100).patience() == CEILING
-    hung = pace(3_600 * 10**6)
-    assert hung.patience() == CEILING
-    for _ in range(20):
-        hung.observe(1_000)
+    assert pace(*[10**6] * 4).patience() > FLOOR
+    hung = pace(*[10**6] * 100, *[1_000] * 100)
     assert hung.patience() == FLOOR
+
+
+def test_one_hang_is_no_habit():
+    """Whatever took an hour once among fast ones: the next that hangs is found out as soon as the first."""
+    assert pace(*[1_000] * 20, 3_600 * 10**6).patience() == FLOOR
