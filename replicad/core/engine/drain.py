@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicad.core.cluster.definitions import META
+from replicad.core.detection.detector import PassiveHeartbeat
 from replicad.core.group.state import Role
 from replicad.core.model.messages import DrainNotice
 
@@ -51,8 +52,8 @@ class Drain:
     def __init__(self, engine: Engine, *, drained: bool) -> None:
         self.engine = engine
         self.drained = drained
-        self._heard: dict[str, int] = {}
-        """Node -> when it last said that it is drained."""
+        self._others = PassiveHeartbeat(FORGET_US - 1)
+        """Who lately said that it is drained: here a sign of life says that."""
         self._said_at = 0
         self._told_done = False
 
@@ -114,18 +115,17 @@ class Drain:
     # --- other nodes ------------------------------------------------------------------------------------------------
 
     def on_notice(self, sender: str, message: DrainNotice) -> None:
-        """Another node says whether it is drained."""
-        if message.drained:
-            self._heard[sender] = self.engine.ports.now()
+        """Another node of the cluster says whether it is drained."""
+        if message.drained and sender in self.engine.catalog.nodes():
+            self._others.heard(sender, self.engine.ports.now())
         else:
-            self._heard.pop(sender, None)
+            self._others.forget(sender)
 
     def is_drained(self, node: str) -> bool:
         """Return whether a node is drained, as far as is known here."""
         if node == self.engine.name:
             return self.drained
-        heard_at = self._heard.get(node)
-        return heard_at is not None and self.engine.ports.now() - heard_at < FORGET_US
+        return not self._others.suspects(node, self.engine.ports.now())
 
     def contacts(self, names: Iterable[str], connected: Callable[[str], bool]) -> list[str]:
         """Return which of a group's members a request may be passed on to, those in touch first.

@@ -118,6 +118,12 @@ def test_drained_members_are_passed_over(node, ports):
     assert not node.drain.is_drained("n2")
 
 
+def test_who_is_no_node_of_the_cluster_is_not_listened_to(node):
+    """Names of strangers would be remembered without end."""
+    node.on_message("n9", "d9", "_meta", DrainNotice(drained=True))
+    assert not node.drain.is_drained("n9")
+
+
 def test_a_node_is_needed_where_too_few_others_are_in_touch(node):
     """Drained or not: who is stopped accepts no more. A group that is not formed, or is elsewhere, needs nobody."""
     for name, members in (("two", ("n1", "n2")), ("three", ("n1", "n2", "n3")), ("others", ("n2", "n3"))):
