@@ -29,7 +29,7 @@ class Message:
         for name, kind in _checks(type(self)):
             value = getattr(self, name)
             if kind == "int":
-                if not _is_number(value):
+                if type(value) is not int or not 0 <= value <= INTEGER_MAX:  # no call: messages are mostly numbers
                     return f"{name} is not a non-negative integer of 63 bits"
             elif type(value) is not _TYPES.get(kind, tuple):
                 return f"{name} is not {_WORDS.get(kind, 'a list')}"
