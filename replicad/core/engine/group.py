@@ -145,11 +145,7 @@ class Group:
 
     def on_durable(self, appends: int) -> None:
         """So many of this group's appends are on disk."""
-        now, flushes = self.engine.ports.now(), self.replica.state.flushes
-        sound = flushes.over(now)
-        self.perform(self.replica.durable(appends, now))
-        if sound and not flushes.over(now):  # it gives its lease back by itself: nobody else says of it why
-            self.event("slow_disk", probation_ms=(flushes.until - now) // 1000)
+        self.perform(self.replica.durable(appends, self.engine.ports.now()))
 
     def on_pinned(self, slot: int) -> None:
         """See ``Ports.pin``."""

@@ -48,6 +48,8 @@ class Role(StrEnum):
 
 STARTED, ADMITTED, REBUILT = "started", "admitted", "rebuilt"
 """Why a replica's digest must be compared before it serves."""
+COMPLAINTS_MAX = 64
+"""Of so many peers and kinds it is remembered when something was said; a stranger may take ever new names."""
 COMPLAINT_US = 1_000_000
 """A peer that goes on sending nonsense costs no more than a line in so long."""
 FLUSH_STALLS_MAX = 2
@@ -159,6 +161,9 @@ class GroupState:
         if self.now - said_at < COMPLAINT_US:
             self._complaints[of, name] = (said_at, unsaid + 1)
             return
+        self._complaints.pop((of, name), None)
+        while len(self._complaints) >= COMPLAINTS_MAX:
+            del self._complaints[next(iter(self._complaints))]
         self._complaints[of, name] = (self.now, 0)
         self.event(name, **fields, **({"unsaid": unsaid} if unsaid else {}))
 
@@ -210,7 +215,10 @@ class GroupState:
         self.durable_tickets = ticket
         oldest = self.oldest_flush()
         if self.stalled():
+            sound = self.flushes.over(self.now)
             self.flushes.fail(self.now)  # whoever is in office, now or later, need not find out for itself
+            if sound:  # it gives its lease back by itself: nobody else says of it why
+                self.event("slow_disk", probation_ms=self.flushes.length() // 1000)
         while self.unflushed and self.unflushed[0][0] <= ticket:
             self.unflushed.popleft()
         if oldest and self.oldest_flush() != oldest:

@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from replicad.core.group.effects import EVERYONE
+from replicad.core.group.state import COMPLAINTS_MAX
 from replicad.core.model import messages as m
 from replicad.core.model.errors import InvariantError
 from replicad.core.model.operations import ACTIVE, REMOTE_WRITE
@@ -183,3 +184,13 @@ def test_who_follows_a_coordinator_takes_no_slots_of_an_earlier_source():
     before = held(rig)
     rig.step("n9", m.Slots(HELD + 1, 100, ((HELD + 1, epoch_of("n2"), 0, batch(666)),)), "any")
     assert held(rig) == before
+
+
+def test_complaints_of_ever_new_names_are_forgotten():
+    """One name is told of once a second, whatever it sends; a thousand names cost no more memory than a few."""
+    state = replica_in("follower", REMOTE_WRITE, 1).replica.state
+    for number in range(1000):
+        state.complaint("bad_operation", f"n{number}", sender=f"n{number}")
+        state.complaint("bad_operation", f"n{number}", sender=f"n{number}")
+    assert len(state.out.events) == 1000
+    assert len(state._complaints) == COMPLAINTS_MAX
