@@ -257,7 +257,9 @@ class Administration:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise RequestError(
-                "disk_full", f"that could not be noted in the data directory: {reason}; nothing was done"
+                "disk_full",
+                f"that could not be noted in the data directory: {reason}; the node goes on as before, and what it "
+                f"finds after a restart is not known: ask again",
             ) from error
         return self.drained()
 
