@@ -63,6 +63,26 @@ class NativeMetrics:
         )
 
 
+class PeerMetrics:
+    """Metrics of the links to each peer."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        labels = ("peer",)
+        self.up = Gauge("replicad_peer_up", "1 while the outgoing link to a peer is up.", labels, registry=registry)
+        self.round_trip_seconds = Gauge(
+            "replicad_peer_round_trip_seconds", "Last round trip to a peer.", labels, registry=registry
+        )
+        self.sent_bytes = Counter(
+            "replicad_peer_sent_bytes_total", "Bytes of messages sent to a peer.", labels, registry=registry
+        )
+        self.received_bytes = Counter(
+            "replicad_peer_received_bytes_total", "Bytes received from a peer.", labels, registry=registry
+        )
+        self.dropped = Counter(
+            "replicad_peer_dropped_total", "Messages dropped because a send queue was full.", labels, registry=registry
+        )
+
+
 class Metrics:
     """Every metric of one node. Names end in their unit; durations are seconds, sizes bytes."""
 
@@ -95,7 +115,9 @@ class Metrics:
             "http_requests_total",
             "HTTP requests. Outcome: ok, missing (no such key), refused (a condition failed), forwarded (another "
             "node answered), or the error's name.",
-            *("route", "method", "outcome"),
+            "route",
+            "method",
+            "outcome",
         )
         self.http_seconds = histogram(
             "http_request_seconds", "From the parsed head to the answer.", REQUEST_BUCKETS, "route", "method"
@@ -136,15 +158,14 @@ class Metrics:
         self.checkpoints = counter("checkpoints_total", "Checkpoints by outcome: ok, failed.", "group", "outcome")
         self.digest_mismatches = counter("digest_mismatches_total", "Times this node's digest was outvoted.", "group")
         self.slow_members = gauge("slow_members", "Members on probation: itself, at a coordinator all.", "group")
+        self.patience_seconds = gauge(
+            "patience_seconds", "At a coordinator: how long a slot may lack a member before that is dropped.", "group"
+        )
         self.digest_awaited = gauge("digest_awaited", "1 while this replica serves nothing but stale reads.", "group")
         self.disk_free_bytes = gauge("disk_free_bytes", "Free space where the data is.")
         self.disk_full = gauge("disk_full", "1 while writes are refused for lack of space.")
         self.log_segments = gauge("log_segments", "Segments of the message log.")
-        self.peer_up = gauge("peer_up", "1 while the outgoing link to a peer is up.", "peer")
-        self.peer_round_trip_seconds = gauge("peer_round_trip_seconds", "Last round trip to a peer.", "peer")
-        self.peer_sent_bytes = counter("peer_sent_bytes_total", "Bytes of messages sent to a peer.", "peer")
-        self.peer_received_bytes = counter("peer_received_bytes_total", "Bytes received from a peer.", "peer")
-        self.peer_dropped = counter("peer_dropped_total", "Messages dropped because a send queue was full.", "peer")
+        self.peers = PeerMetrics(registry)
 
     def on_scrape(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` before each rendering; it sets the gauges it knows."""

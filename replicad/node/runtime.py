@@ -13,7 +13,7 @@ import structlog
 from replicad import __version__
 from replicad.core.cluster.definitions import DEFAULT, META, GroupDefinition
 from replicad.core.engine.node import Engine
-from replicad.core.engine.status import on_probation
+from replicad.core.engine.status import on_probation, patience_us
 from replicad.core.model.errors import InvariantError, RequestError
 from replicad.node.administration import Administration
 from replicad.node.checkpoint import Checkpointer, CheckpointFiles
@@ -355,9 +355,9 @@ class NodeRuntime:
     def _count_traffic(self, peer: str) -> None:
         stats = self.transport.stats()[peer]
         for metric, name, value in (
-            (self.metrics.peer_dropped, "dropped", stats.dropped_full),
-            (self.metrics.peer_sent_bytes, "sent", stats.bytes_sent),
-            (self.metrics.peer_received_bytes, "received", stats.bytes_received),
+            (self.metrics.peers.dropped, "dropped", stats.dropped_full),
+            (self.metrics.peers.sent_bytes, "sent", stats.bytes_sent),
+            (self.metrics.peers.received_bytes, "received", stats.bytes_received),
         ):
             metric.labels(peer).inc(max(0, value - self._counted.get((peer, name), 0)))
             self._counted[peer, name] = value
@@ -374,6 +374,7 @@ class NodeRuntime:
             metrics.has_coordinator.labels(name).set(bool(replica.coordinator))
             metrics.read_ready.labels(name).set(replica.holds_lease(now_us()))
             metrics.slow_members.labels(name).set(len(on_probation(group.group)))
+            metrics.patience_seconds.labels(name).set(patience_us(group.group) / 1e6)
             metrics.digest_awaited.labels(name).set(not replica.state.serves)
             metrics.view_size.labels(name).set(len(replica.view))
             metrics.members.labels(name).set(len(configuration.members) if configuration else 0)
@@ -392,6 +393,6 @@ class NodeRuntime:
         metrics.queue_depth.labels("message_log").set(float(str(log["queued"])))
         for peer in self.transport.peers():
             self._count_traffic(peer)
-            metrics.peer_up.labels(peer).set(self.transport.connected(peer))
-            metrics.peer_round_trip_seconds.labels(peer).set(self.transport.round_trip_us(peer) / 1e6)
+            metrics.peers.up.labels(peer).set(self.transport.connected(peer))
+            metrics.peers.round_trip_seconds.labels(peer).set(self.transport.round_trip_us(peer) / 1e6)
             metrics.queue_depth.labels(f"send_{peer}_bytes").set(self.transport.queued_bytes(peer))

@@ -1,7 +1,8 @@
 """How long something usually takes, and how much longer it may take before it counts as stuck. Pure.
 
-Mean and deviation are smoothed as TCP smooths round trips (Jacobson and Karels 1988; RFC 6298): a fixed time that is
-right for one cluster's disks calls every disk of another cluster stuck.
+Mean and deviation are smoothed as TCP smooths round trips (Jacobson and Karels 1988; RFC 6298), but for two things: the
+deviation follows four times more slowly, and no duration counts for more than the patience that there was. A fixed time
+that is right for one cluster's disks calls every disk of another cluster stuck; one hang must not make it longer.
 """
 
 from __future__ import annotations

@@ -109,6 +109,12 @@ def status(group: Group) -> dict[str, object]:
     }
 
 
+def patience_us(group: Group) -> int:
+    """Return how long a slot may lack a member before that counts as slow, at a coordinator (elsewhere 0; V2)."""
+    office = group.replica.office
+    return office.authority.pace.patience() if office is not None else 0
+
+
 def on_probation(group: Group) -> dict[str, int]:
     """Return who was too slow -> for how many milliseconds it must keep up before it may have a lease (V2).
 

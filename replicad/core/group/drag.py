@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from replicad.core.group.office import Office
 
 WINDOW_STALLS = 4
-"""Time is added up over this window and the one before it, each so many times ``stall_after`` (a second); as long as
-one of them is too much."""
+"""Time is added up over this window and the one before it, each so many times the patience (a second, unless a majority
+is slow); as long as one patience is too much."""
 STEP_US_MAX = 50_000
 """Between two looks that are further apart nobody knows what was waited for."""
 

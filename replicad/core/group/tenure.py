@@ -70,9 +70,8 @@ class Tenure:
             self.step_down(why)
             return False
         if self.state.drained and not office.successor:
-            office.successor = heir(
-                office
-            )  # as long as there is none the office stays: a group without one is worse (V3)
+            # As long as there is none the office stays: a group without one is worse (V3).
+            office.successor = heir(office)
         if self.state.leaving or (office.successor and self._may_be_elected(office)):
             return not self.hand_over(office)
         if self.reelect_above:

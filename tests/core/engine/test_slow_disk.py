@@ -1,7 +1,7 @@
 """A node whose own disk was too slow says so: in the event log when it begins, in its status while it lasts."""
 
 from replicad.core.cluster.definitions import GroupDefinition
-from replicad.core.engine.status import on_probation, status
+from replicad.core.engine.status import on_probation, patience_us, status
 from tests.core.engine.test_node import Ports, engine
 
 
@@ -22,6 +22,7 @@ def test_a_slow_flush_is_told_once_and_shown_while_it_counts():
     assert (group.replica.role, on_probation(group), "slow_disk" in ports.told) == ("coordinator", {}, False)
     assert status(group)["members"][0]["probation_ms"] == 0
     stall = group.limits.stall_after_us
+    assert patience_us(group) == stall
     for number in range(2):
         group.writes.submit((1, b"k%d" % number, b"v", 0, -1), 0, lambda *_: None, None)
         turns(1, flush_us=3 * stall)
