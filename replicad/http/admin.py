@@ -122,7 +122,7 @@ class Admin:
         if visit.request.method in READS:
             said = administration.drained()
         else:
-            said = administration.drain(drained=visit.request.method == "PUT")
+            said = await administration.drain(drained=visit.request.method == "PUT")
         return self.common.json(said, pretty=visit.options.pretty, head=visit.head)
 
     async def metrics(self, visit: Visit) -> Prepared:

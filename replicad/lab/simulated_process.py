@@ -349,8 +349,14 @@ class SimulatedProcess:
         self.run(self.engine.leave)
 
     def drain(self, drained: bool) -> None:
-        """An operator drains the node, or ends that."""
-        self.run(lambda: self.engine.drain.set(drained=drained))
+        """An operator drains the node, or ends that: the directory says so first."""
+
+        def keep_and_say() -> None:
+            if drained != self.engine.drain.drained:
+                self.ports.keep_drained(drained)
+            self.engine.drain.set(drained=drained)
+
+        self.run(keep_and_say)
 
     def set_full(self, full: bool) -> None:
         """The disk got full, or has space again."""

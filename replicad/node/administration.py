@@ -40,6 +40,7 @@ class Administration:
 
     def __init__(self, node: NodeRuntime) -> None:
         self.node = node
+        self._draining = asyncio.Lock()
 
     # --- groups -----------------------------------------------------------------------------------------------------
 
@@ -250,10 +251,10 @@ class Administration:
         done = drain.drained and not holds
         return {"node": self.node.name, "drained": drain.drained, "done": done, "holds": holds, "needed": needed}
 
-    def drain(self, *, drained: bool) -> dict[str, object]:
+    async def drain(self, *, drained: bool) -> dict[str, object]:
         """Drain this node, or end that; what is so already stays. Raises RequestError if it cannot be kept."""
         try:
-            self.node.engine.drain.set(drained=drained)
+            await asyncio.shield(self._drain(drained))  # whoever asks may be gone before the disk has answered
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise RequestError(
@@ -262,6 +263,13 @@ class Administration:
                 f"finds after a restart is not known: ask again",
             ) from error
         return self.drained()
+
+    async def _drain(self, drained: bool) -> None:
+        """Note it durably, and only then do it; a second request waits for the first. Raises OSError."""
+        async with self._draining:
+            if drained != self.node.engine.drain.drained:
+                await asyncio.to_thread(self.node.data.set_drained, drained=drained)
+                self.node.engine.drain.set(drained=drained)
 
     # --- changing a group -------------------------------------------------------------------------------------------
 
@@ -274,6 +282,12 @@ class Administration:
     async def move_primary(self, group: GroupRuntime, name: str, seconds: float) -> list[str]:
         """Move the office to a member, and keep it there; returns the steps done, raises RequestError."""
         self._check_known(group, name)
+        if self.node.engine.drain.is_drained(name):
+            raise RequestError(
+                "conflict",
+                f"{name!r} is drained for maintenance and takes no office: replicad node undrain {name}; "
+                f"nothing was done",
+            )
         task = Task(self.node, group, seconds)
         task.plan = [f"the office is at {name}", f"{name} is the preferred coordinator"]
         await task.move(name)

@@ -100,10 +100,6 @@ class NodePorts:
         node.log.info("cluster_id_learnt", cluster_id=cluster_id)
         node.transport.set_cluster_id(cluster_id)
 
-    def keep_drained(self, drained: bool) -> None:
-        """Put the mark into the data directory, or take it away: that waits for the disk, and happens seldom."""
-        self.node.data.set_drained(drained=drained)
-
     def open_links_anew(self) -> None:
         """Dial every peer again."""
         self.node.transport.dial_again()

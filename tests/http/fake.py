@@ -157,7 +157,7 @@ class FakeAdministration:
     def drained(self):
         return {"node": self.node.name, "drained": ("drain", True) in self.asked}
 
-    def drain(self, *, drained):
+    async def drain(self, *, drained):
         self.asked.append(("drain", drained))
         return self.drained()
 

@@ -1,6 +1,7 @@
 """What one node answers operators: groups that do not form, changes that cannot be, and when it is ready."""
 
 import asyncio
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -166,3 +167,58 @@ def test_one_group_does_not_make_a_node_unready(groups, reasons):
     for drained, said in ((False, []), (True, ["n1 is drained for maintenance: replicad node undrain n1"])):
         node.engine = SimpleNamespace(drain=SimpleNamespace(drained=drained))
         assert node.readiness() == said + reasons
+
+
+class Draining:
+    """A node whose directory takes a mark when it is let, and what happened there in this order."""
+
+    def __init__(self, error=None):
+        self.calls, self.error, self.let = [], error, threading.Event()
+        self.asked, self.loop = asyncio.Event(), asyncio.get_running_loop()
+        self.administration = at("n1")
+        self.drain = SimpleNamespace(drained=False, set=self.set, needs=lambda _: [], holdings=list)
+        self.administration.node.engine = SimpleNamespace(drain=self.drain)
+        self.administration.node.data = SimpleNamespace(set_drained=self.note)
+
+    def note(self, *, drained):
+        self.calls.append(("asks the disk", drained))
+        self.loop.call_soon_threadsafe(self.asked.set)
+        assert self.let.wait(60)
+        if self.error:
+            raise self.error
+        self.calls.append(("noted", drained))
+
+    def set(self, *, drained):
+        self.drain.drained = drained
+        self.calls.append(("done", drained))
+
+
+async def test_a_drain_is_noted_before_it_is_done_and_holds_nothing_up():
+    """The loop turns while the disk hangs; whoever asks may go meanwhile; the next request waits for its turn."""
+    node = Draining()
+    first, second = (asyncio.create_task(node.administration.drain(drained=drained)) for drained in (True, False))
+    await node.asked.wait()
+    assert (node.calls, node.drain.drained) == ([("asks the disk", True)], False)
+    first.cancel()
+    node.let.set()
+    assert not (await second)["drained"]
+    assert node.calls == [(what, drained) for drained in (True, False) for what in ("asks the disk", "noted", "done")]
+
+
+async def test_a_drain_that_cannot_be_noted_is_not_done():
+    """A full disk: the node goes on as before, and what it will find after a restart is not known."""
+    node = Draining(OSError(28, "No space left on device"))
+    node.let.set()
+    with pytest.raises(RequestError, match="no space left on device; the node goes on as before") as caught:
+        await node.administration.drain(drained=True)
+    assert caught.value.kind.name == "disk_full"
+    assert node.calls == [("asks the disk", True)]
+
+
+async def test_no_office_moves_to_a_drained_member():
+    """It is refused at once, with the command that ends the drain; the group is not asked."""
+    administration = at("n1", "n2")
+    administration.node.engine = SimpleNamespace(drain=SimpleNamespace(is_drained=lambda name: name == "n2"))
+    with pytest.raises(RequestError, match="replicad node undrain n2; nothing was done") as caught:
+        await administration.move_primary(opened(), "n2", 60)
+    assert caught.value.kind.name == "conflict"

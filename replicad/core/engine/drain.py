@@ -60,11 +60,13 @@ class Drain:
     # --- this node --------------------------------------------------------------------------------------------------
 
     def set(self, *, drained: bool) -> None:
-        """Drain this node, or end that; what is so already is no mistake. Raises OSError, and nothing has changed."""
+        """Drain this node, or end that; what is so already is no mistake.
+
+        The directory says so durably by now: a node that has told others so is drained after a crash as well.
+        """
         if drained == self.drained:
             return
         engine = self.engine
-        engine.ports.keep_drained(drained)  # first: a node that has said so is drained after a crash as well
         self.drained, self._told_done = drained, False
         self.event("drained" if drained else "undrained")
         self._say()

@@ -109,9 +109,6 @@ class Ports(Protocol):
     def admitted(self) -> None:
         """Note durably that this disk has a vote in a group: its directory is not lost any more."""
 
-    def keep_drained(self, drained: bool) -> None:
-        """Note durably, before anything else happens, whether the node is drained; raises OSError."""
-
     def open_links_anew(self) -> None:
         """Close every link and open it again, so that both ends hear what the other says of itself by now."""
 

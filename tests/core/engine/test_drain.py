@@ -1,4 +1,4 @@
-"""A node's drain: kept first, said to all, asked for again without harm; what others make of it."""
+"""A node's drain: said to all, asked for again without harm; what others make of it."""
 
 import pytest
 
@@ -13,16 +13,7 @@ NODES = ("n1", "n2", "n3")
 
 
 class Noting(Ports):
-    """Also notes what is kept and said."""
-
-    def __init__(self):
-        super().__init__()
-        self.full = False
-
-    def keep_drained(self, drained):
-        if self.full:
-            raise OSError(28, "No space left on device")
-        self.calls.append(("keep", drained))
+    """Also notes what is said."""
 
     def broadcast(self, peers, group, message):
         if isinstance(message, DrainNotice):
@@ -54,10 +45,10 @@ def node(ports):
     return made
 
 
-def test_it_is_kept_before_it_is_said_and_said_again(node, ports):
+def test_it_is_said_to_all_and_said_again(node, ports):
     """Once more is no mistake, and changes nothing; whoever opens a link hears it, too."""
     node.drain.set(drained=True)
-    assert ports.take() == [("keep", True), "drained", (("n2", "n3"), True)]
+    assert ports.take() == ["drained", (("n2", "n3"), True)]
     node.drain.set(drained=True)
     assert ports.take() == []
     node.tick()
@@ -68,18 +59,9 @@ def test_it_is_kept_before_it_is_said_and_said_again(node, ports):
     node.on_peer("n3", 3)
     assert ports.take() == [("n3", True)]
     node.drain.set(drained=False)
-    assert ports.take() == [("keep", False), "undrained", (("n2", "n3"), False)]
+    assert ports.take() == ["undrained", (("n2", "n3"), False)]
     ports.time += NOTICE_US
     node.tick()
-    assert ports.take() == []
-
-
-def test_what_cannot_be_kept_is_not_done(node, ports):
-    """A full disk: nothing has changed, and whoever asked is told."""
-    ports.full = True
-    with pytest.raises(OSError, match="No space"):
-        node.drain.set(drained=True)
-    assert not node.drain.drained
     assert ports.take() == []
 
 
