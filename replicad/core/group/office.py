@@ -126,9 +126,10 @@ class Office:
         return True
 
     def may_assign(self) -> bool:
-        """Return whether a slot may be assigned to operations: not if the log grows without a checkpoint."""
-        limits = self.state.limits
-        return self.state.log.bytes < 4 * limits.checkpoint_bytes + limits.retained_bytes and self.may_mark()
+        """Return whether a slot may be assigned to operations: not if the log, or what is to be applied, only grows."""
+        state, limits = self.state, self.state.limits
+        heavy = state.log.bytes >= 4 * limits.checkpoint_bytes + limits.retained_bytes
+        return not heavy and state.log.committed - state.applied < limits.open_slots_max and self.may_mark()
 
     def may_mark(self) -> bool:
         """Return whether the next slot may be assigned at all: bounded, nothing above an open configuration (M1).
@@ -198,10 +199,7 @@ class Office:
             self._assign(self.assigned, encode_batch(OPERATIONS, operations))
 
     def worth_a_slot(self) -> bool:
-        """Return whether the queue should get a slot now, rather than grow while earlier slots are on their way.
-
-        Each slot costs every member messages and a flush, whatever it holds.
-        """
+        """Return whether the queue should get a slot now, or grow: each costs every member messages and a flush."""
         if len(self.open) < self.state.limits.pipelined_slots or self.queued_early:
             return True  # who asks for less than ``all`` does not wait for the whole view (C5)
         return len(self.queue) >= SMALL_OPERATIONS or self.queued_bytes >= SMALL_BYTES
