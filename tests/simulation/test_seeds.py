@@ -98,3 +98,8 @@ def test_who_only_learnt_a_configuration_is_no_source():
     coordinator, took its slots (96, five nodes).
     """
     assert failure(96, 5) == ""
+
+
+def test_a_group_that_applies_slowly_does_not_commit_without_end():
+    """Slots were committed faster than applied, so that a member got its lease back after minutes (60479, three)."""
+    assert failure(60479, 3) == ""
