@@ -20,7 +20,7 @@ MEANINGS = {
     "cluster.limits.value_bytes_max": "Largest value.",
     "cluster.limits.batch_operations_max": "Most operations in one slot.",
     "cluster.limits.batch_bytes_max": "Most bytes in one slot; at least one value.",
-    "cluster.limits.open_slots_max": "Slots that may be assigned and not yet committed; and committed, not yet applied.",
+    "cluster.limits.open_slots_max": "Most slots not yet committed, and most committed slots not yet applied.",
     "cluster.limits.pipelined_slots": "With so many slots on their way, a small batch waits and grows (remote-write).",
     "cluster.limits.open_bytes_max": "Their bytes. Beyond them writes are answered 429.",
     "cluster.limits.tickets_max": "Tickets of one contact that are under way (active replication).",

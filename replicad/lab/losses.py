@@ -62,7 +62,7 @@ def _newest(simulator: Simulator, group: str) -> Configuration | None:
 
 def _holds(node: SimulatedNode, disk: str, group: str) -> bool:
     """Return whether this node votes in the group with this disk, on a state and a log that a restart would find."""
-    if node.diverged or node.diverged_in(group) or node.alien or node.rotten:
+    if node.diverged or node.diverged_in(group) or group in node.aliens or node.rotten:
         return False
     for one in _opened(node):
         state = one.replica.state

@@ -19,6 +19,7 @@ from replicad.lab.directories import Directory, copy_directory, other_past, put_
 if TYPE_CHECKING:
     from replicad.lab.nemesis import Nemesis
     from replicad.lab.simulated_node import SimulatedNode
+    from replicad.lab.simulated_process import SimulatedProcess
     from replicad.lab.simulator import Simulator
 
 COPIES_KEPT = 3
@@ -96,7 +97,8 @@ class PutBack:
         """Kill a node, and start it on a directory of another past."""
         node = self._nemesis.any(random)
         outage = self._nemesis.outage(random)
-        branch = random.random() < 0.5
+        # One that began apart has no vote here; where voters of `_meta` change, nobody can tell whose list is newer.
+        branch = random.random() < 0.5 or self._simulator.swarm.catalog
         duration = random.randint(*PAST_US)
         seed = random.getrandbits(40)
 
@@ -119,7 +121,7 @@ class PutBack:
         node.note("gets the directory of another past" + (" (a branch of this one)" if begin else ""))
         put_back(node, past[node.name])
         node.restored(started=node.started_before, trusted=False)
-        node.alien = True
+        node.aliens = dict.fromkeys(past[node.name].stores)
         node.branched = bool(begin)
         for other in simulator.nodes.values():
             if begin and other.process is not None:
@@ -153,26 +155,38 @@ class PutBack:
         others = [other for other in self._simulator.nodes.values() if other is not node]
         for other in others:
             process = other.process
-            if (
-                process is None
-                or process.paused
-                or other.full
-                or process.replica.state.leaving
-                or not process.replica.holds_lease(process.clock())
-            ):
+            if process is None or process.paused or other.full:
                 return False
-            if process.replica.coordinator in {"", node.name}:
-                return False
-        return self._simulator.network.whole and len({o.process.replica.epoch for o in others if o.process}) == 1
+        processes = [other.process for other in others if other.process is not None]
+        groups = dict.fromkeys(name for process in processes for name in process.engine.groups)
+        return self._simulator.network.whole and all(_led_without(node.name, name, processes) for name in groups)
 
     def _obey(self, random: Random) -> None:
         """Do what the status of a node says that waits outside with a directory of another past: empty it."""
         for node in self._simulator.nodes.values():
             process = node.process
-            if process is not None and node.alien and process.replica.membership.estranged():
+            if process is not None and node.alien and _estranged(process):
                 self._simulator.count("emptied by hand")
                 node.crash(power=False)
                 node.note("is emptied, as its status says")
                 node.wipe()
                 self._simulator.queue.after(1_000 + random.randrange(300_000), node.start)
         self._simulator.queue.after(OBEY_US, self._obey, random)
+
+
+def _estranged(process: SimulatedProcess) -> bool:
+    """Return whether the status of a node says of a group that its directory is of another past."""
+    return any(group.replica.membership.estranged() for group in process.engine.groups.values())
+
+
+def _led_without(node: str, group: str, processes: list[SimulatedProcess]) -> bool:
+    """Return whether all of these that vote in a group follow one coordinator there, which is another node."""
+    voters = [
+        (found.replica, process.clock())
+        for process in processes
+        if (found := process.engine.groups.get(group)) is not None and found.replica.state.is_voter()
+    ]
+    if any(replica.state.leaving or not replica.holds_lease(now) for replica, now in voters):
+        return False
+    led = {(replica.coordinator, replica.epoch) for replica, _ in voters}
+    return len(led) == 1 and not any(coordinator in {"", node} for coordinator, _ in led)

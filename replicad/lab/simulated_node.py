@@ -106,8 +106,8 @@ class SimulatedNode:
         """Damage that the next start must notice."""
         self.promised = 0
         """The promise that the last start of this disk found."""
-        self.alien = False
-        """The directory is of another past: what this node says to itself is not judged, what it tells clients is."""
+        self.aliens: dict[str, None] = {}
+        """Groups whose data are of another past: what clients are told is judged, not what they say to themselves."""
         self.branched = False
         """It is of a branch of this very cluster, so that this disk votes."""
         self.boots = 0
@@ -273,7 +273,8 @@ class SimulatedNode:
         self.established = False
         self.promised = 0
         self.started_before = False
-        self.alien = self.branched = False
+        self.aliens.clear()
+        self.branched = False
         self.at(IDENTITY_RENEWED)
         for data in self.data.values():
             data.wipe()
@@ -295,7 +296,8 @@ class SimulatedNode:
         self.rotten = ""
         self.promised = 0
         self.started_before = False
-        self.alien = self.branched = False
+        self.aliens.clear()
+        self.branched = False
 
     def restored(self, *, started: bool, trusted: bool) -> None:
         """A directory that may have a past was put here; ``trusted``: its store is of this boot of the machine."""
@@ -389,6 +391,16 @@ class SimulatedNode:
             self.store_files.trusted = False
             self.established = False
         return bool(done)
+
+    @property
+    def alien(self) -> bool:
+        """Whether the data of some group are of another past."""
+        return bool(self.aliens)
+
+    def belongs(self, group: str) -> None:
+        """From now on a group's data here are judged, whatever they were: compared, or deleted."""
+        self.aliens.pop(group, None)
+        self.branched = self.branched and self.alien
 
     @property
     def diverged(self) -> bool:

@@ -154,6 +154,7 @@ class SimulatedPorts:
 
     def _delete_databases(self, identity: str) -> None:
         self.node.of(identity).store_files.wipe()
+        self.node.belongs(identity)
         self.node.at(STORE_DELETED)
 
     def delete_checkpoints(self, identity: str) -> None:
@@ -356,10 +357,10 @@ class JudgeObserver:
     def diverged(self, group: str) -> None:
         """The transcript tells."""
 
-    def compared(self, group: str) -> None:  # noqa: ARG002 - there is one group
-        """From now on all is judged, whatever the directory was."""
+    def compared(self, group: str) -> None:
+        """From now on this group is judged, whatever the directory was."""
         if not self.process.dead:
-            self.process.node.alien = self.process.node.branched = False
+            self.process.node.belongs(self.process.engine.groups[group].id)
 
     def role(self, group: str, role: str, epoch: int) -> None:
         """The transcript tells by the replica's own events."""

@@ -57,7 +57,7 @@ class Simulator:
         self.founders = self.names[: founders or None]
         self.nodes = {name: SimulatedNode(self, name) for name in self.names}
         self.judge.differs = lambda name: self.nodes[name].diverged
-        self.judge.alien = lambda name: self.nodes[name].alien
+        self.judge.alien = lambda name: DEFAULT in self.nodes[name].aliens
         self.counts: dict[str, int] = {}
         """How often what happened: messages by name, events of replicas, faults."""
         self.listeners: list[Callable[[str, str], None]] = []
@@ -82,7 +82,7 @@ class Simulator:
             return self.judge
         if group not in self.other_judges:
             judge = self.other_judges[group] = self.new_judge(self.swarm.limits.request_window_slots)
-            judge.alien = self.judge.alien
+            judge.alien = lambda name: group in self.nodes[name].aliens
             if group == META:
                 judge.differs = lambda name: self.nodes[name].diverged_in(META)
         return self.other_judges[group]

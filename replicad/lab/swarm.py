@@ -177,8 +177,7 @@ def _mix(seed: int, nodes: int) -> Swarm:
     catalog = Random(f"{seed}/swarm/catalog").random() < CATALOG_SHARE
     if catalog:
         mean = Random(f"{seed}/swarm/catalog/mean").choice(CATALOG_US)
-        # Whether a node is on another past is noted for the whole node: its groups may differ, and are judged as one.
-        nemesis = replace(nemesis, other_past_us=0, catalog_us=mean)
+        nemesis = replace(nemesis, catalog_us=mean)
         if Random(f"{seed}/swarm/catalog/losses").random() >= LOSSES_SHARE:
             nemesis = replace(nemesis, rot_us=0, wipe_us=0, older_us=0, stranger_us=0)
         nemesis = replace(nemesis, diverge_meta_us=_diverge_meta_us(seed))

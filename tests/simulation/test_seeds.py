@@ -103,3 +103,8 @@ def test_who_only_learnt_a_configuration_is_no_source():
 def test_a_group_that_applies_slowly_does_not_commit_without_end():
     """Slots were committed faster than applied, so that a member got its lease back after minutes (60479, three)."""
     assert failure(60479, 3) == ""
+
+
+def test_a_checkpoint_that_is_about_to_be_installed_is_not_removed_by_a_newer_one():
+    """Its own newer one was committed while a replica was being rebuilt from an older one (60717, three nodes)."""
+    assert failure(60717, 3) == ""

@@ -162,9 +162,12 @@ class Checkpoints:
         return (self.failed, b"") if self.failed > self.written[0] else self.written
 
     def on_announced(self, mark: Mark) -> bool:
-        """A checkpoint is committed by the group; returns False if the own one differs (this replica diverged)."""
+        """A checkpoint is committed by the group; returns False if the own one differs (this replica diverged).
+
+        A replica that is being rebuilt may install an older one: neither that file nor the log above it may go.
+        """
         state = self.state
-        if mark[0] <= self.committed[0] or mark[0] != self.written[0]:
+        if state.rebuilding or mark[0] <= self.committed[0] or mark[0] != self.written[0]:
             return True
         if mark != self.written:
             return False
@@ -174,6 +177,10 @@ class Checkpoints:
         state.append(CheckpointRecord(*mark))
         self.commit_ticket = state.tickets + 1
         return True
+
+    def on_kept(self) -> None:
+        """A checkpoint of the others is about to be installed: it stays the newest one until then."""
+        self.commit_ticket = 0
 
     def on_durable(self) -> None:
         """Once the record of a committed checkpoint is durable, the log before it may go (K2)."""

@@ -46,6 +46,8 @@ class Comparison:
         self.last = state.applied
         self.floor = 0
         """Digests after this slot or a later one count: the state that is doubted is part of them."""
+        self.ahead = False
+        """A voter has answered that it is behind this replica."""
         self.asked: dict[int, dict[str, bytes]] = {}
         """Slot -> voter -> its digest."""
         self.asked_at = -(10**12)
@@ -68,9 +70,11 @@ class Comparison:
     def doubt(self, why: str, floor: int) -> None:
         """Serve nothing until the digest after a slot from ``floor`` on was compared."""
         self.state.comparing = why
-        self.state.yields_until = 0
+        # A voter that has not applied its log cannot ask yet; what it has beyond the others may be of another past.
+        self.state.yields_until = self._yield_until() if why == STARTED else 0
         self.state.stands_from = 0 if why == STARTED else self._yield_until()
         self.floor = floor
+        self.ahead = False
         self.asked = {}
         self.asked_at = -(10**12)
 
@@ -202,7 +206,9 @@ class Comparison:
         if message.boot != state.boot or answers is None or not own or state.rebuilding:
             return
         if not message.digest:
-            state.yields_until = state.yields_until or self._yield_until()
+            if not self.ahead:
+                self.ahead = True
+                state.yields_until = self._yield_until()
             return
         answers[sender] = message.digest
         counts: dict[bytes, int] = {own: int(state.is_voter())}

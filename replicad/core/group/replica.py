@@ -302,6 +302,7 @@ class Replica:
     def checkpoint_kept(self, slot: int, digest: bytes, now: int) -> Effects:
         """The received checkpoint at ``slot`` verifies, has this digest, and is kept as a file."""
         self.state.now = now
+        self.checkpoints.on_kept()
         self.catch_up.on_kept(slot, digest)
         return self._finish()
 

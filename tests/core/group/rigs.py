@@ -289,6 +289,24 @@ class Rig:
         return [name for name, _ in self.events]
 
 
+class SlowRig(Rig):
+    """Applies a slot when it is told to."""
+
+    def __init__(self, *arguments, **fields):
+        self.waiting = []
+        super().__init__(*arguments, **fields)
+
+    def take(self, effects):
+        self.waiting += effects.apply
+        effects.apply = []
+        super().take(effects)
+
+    def apply(self):
+        """Apply the next slot."""
+        slot, _ = self.waiting.pop(0)
+        self.take(self.replica.executed(Execution(slot, bytes(16), [], []), self.now))
+
+
 def _results(slot, value):
     kind, payload = decode_batch(value)
     if kind != OPERATIONS:

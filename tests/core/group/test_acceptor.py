@@ -11,6 +11,7 @@ from tests.core.group.rigs import (
     HEARTBEAT,
     LEASE,
     LIMITS,
+    TICK,
     Rig,
     batch,
     configuration_of,
@@ -435,6 +436,8 @@ def test_the_coordinator_that_one_followed_is_refused_after_a_promise():
 def test_a_promise_reports_what_is_decided():
     """A candidate hears how far the voter's committed prefix goes, and of decided slots from where it asks (E2)."""
     rig = settled(entries=[(1, N2, batch(1)), (2, N2, batch(2))], committed=2)
+    rig.wait(TICK)
+    rig.step("n3", m.DigestCompared(7, 2, bytes(16)))
     [(_, answer)] = rig.step("n3", prepare(N3, from_slot=2))
     assert answer.committed == 2
     assert [entry[0] for entry in answer.entries] == [2]

@@ -295,6 +295,21 @@ def test_a_follower_whose_checkpoint_differs_rebuilds_itself():
     assert ("n1", m.FetchSlots(0)) in rig.sent
 
 
+def test_who_is_being_rebuilt_adopts_nothing_meanwhile():
+    """It may be about to install an older one, whose file must not go; what was under way before that is given up."""
+    rig = follower_with(ONE)
+    rig.flushing = False
+    rig.follow("n1", checkpoint=1, checkpoint_digest=ONE)
+    assert committed(rig) == [CheckpointRecord(1, ONE)]
+    rig.take(rig.replica.checkpoint_kept(1, OTHER, rig.now))
+    rig.flush()
+    assert CheckpointCommitted(1) not in rig.transfers
+    rig = follower_with(ONE)
+    rig.replica.state.rebuilding = True
+    rig.follow("n1", checkpoint=1, checkpoint_digest=ONE)
+    assert committed(rig) == []
+
+
 def test_a_follower_without_the_file_adopts_nothing():
     """A checkpoint that this node has not written lets none of its log go."""
     rig = Rig("n2")

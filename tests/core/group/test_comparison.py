@@ -5,7 +5,7 @@ import pytest
 from replicad.core.group.state import REBUILT, STARTED
 from replicad.core.model import messages as m
 from replicad.core.model.operations import APPLIED, Result
-from tests.core.group.rigs import HEARTBEAT, LEASE, Rig, batch, durable_state, epoch_of, operation
+from tests.core.group.rigs import HEARTBEAT, LEASE, TICK, Rig, SlowRig, batch, durable_state, epoch_of, operation
 
 N2 = epoch_of("n2")
 OWN = bytes(16)
@@ -198,6 +198,30 @@ def test_who_must_prove_its_state_does_not_vote_while_others_have_nothing_to_pro
     assert rig.step("n3", prepare) == []
     rig.wait(3 * LEASE)
     assert [type(message) for _, message in rig.step("n3", prepare)] == [m.Promise]
+
+
+def test_who_has_not_applied_its_log_yet_cannot_ask_and_neither_promises_nor_serves_slots():
+    """What it has beyond the others may be of another past; after four lease lengths it votes all the same."""
+    rig = SlowRig("n1", entries=[(1, N2, batch(1)), (2, N2, batch(2))], committed=2)
+    rig.wait(2 * LEASE)
+    assert rig.of(m.CompareDigest) == []
+    prepare = m.Prepare(epoch_of("n3", 9), 1, 1, 0)
+    assert rig.step("n3", prepare) == rig.step("n3", m.FetchSlots(1)) == []
+    rig.wait(3 * LEASE)
+    assert [type(message) for _, message in rig.step("n3", m.FetchSlots(1))] == [m.Slots]
+    assert [type(message) for _, message in rig.step("n3", prepare)] == [m.Promise]
+
+
+def test_who_finds_out_late_that_it_is_ahead_yields_from_then_on():
+    """Its log took it longer to apply than four lease lengths."""
+    rig = SlowRig("n1", entries=[(1, N2, batch(1)), (2, N2, batch(2))], committed=2)
+    rig.wait(5 * LEASE)
+    while rig.waiting:
+        rig.apply()
+    rig.wait(TICK)
+    rig.step("n3", m.DigestCompared(7, 2, b""))
+    rig.wait(2 * LEASE)
+    assert rig.step("n3", m.Prepare(epoch_of("n3", 9), 1, 3, 0)) == []
 
 
 def test_a_rebuild_applies_of_its_own_log_only_what_the_source_has_too():

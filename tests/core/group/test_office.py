@@ -2,31 +2,12 @@
 
 import pytest
 
-from replicad.core.group.executor import Execution
 from replicad.core.model import messages as m
 from replicad.core.model.configuration import ACTIVE, REMOTE_WRITE
 from replicad.core.model.limits import Limits
-from tests.core.group.rigs import Rig, operation
+from tests.core.group.rigs import SlowRig, operation
 
 BOUND = 2
-
-
-class SlowRig(Rig):
-    """Applies a slot when it is told to."""
-
-    def __init__(self, **fields):
-        self.waiting = []
-        super().__init__(**fields)
-
-    def take(self, effects):
-        self.waiting += effects.apply
-        effects.apply = []
-        super().take(effects)
-
-    def apply(self):
-        """Apply the next slot."""
-        slot, _ = self.waiting.pop(0)
-        self.take(self.replica.executed(Execution(slot, bytes(16), [], []), self.now))
 
 
 @pytest.mark.parametrize("protocol", [REMOTE_WRITE, ACTIVE])
