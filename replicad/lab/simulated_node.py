@@ -273,8 +273,7 @@ class SimulatedNode:
         self.established = False
         self.promised = 0
         self.started_before = False
-        self.aliens.clear()
-        self.branched = False
+        self.aliens, self.branched = {}, False
         self.at(IDENTITY_RENEWED)
         for data in self.data.values():
             data.wipe()
@@ -296,8 +295,7 @@ class SimulatedNode:
         self.rotten = ""
         self.promised = 0
         self.started_before = False
-        self.aliens.clear()
-        self.branched = False
+        self.aliens, self.branched = {}, False
 
     def restored(self, *, started: bool, trusted: bool) -> None:
         """A directory that may have a past was put here; ``trusted``: its store is of this boot of the machine."""

@@ -92,7 +92,6 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     "apply-out-of-order": ("applied in order",),
     # What must go on stands still.
     "holes-stay": ("request", "converge"),
-    "backlog-unbounded": ("converge",),
     "spares-add-up": ("spare segments",),
     "full-left-by-event": ("full",),
     "nobody-suspected": ("converge",),

@@ -37,7 +37,6 @@ RECORDED: dict[str, tuple[int, int]] = {
     "id-not-kept-in-the-directory": (2, 3),
     "apply-out-of-order": (1, 3),
     "acknowledge-before-flush": (4, 3),
-    "backlog-unbounded": (60479, 3),
     "spares-add-up": (1, 3),
     "full-left-by-event": (50, 3),
     "store-before-record": (2545, 3),

@@ -45,14 +45,6 @@ def _send_before_durable(_original: Function) -> Function:
     return lambda _self, _messages: False
 
 
-register(
-    "backlog-unbounded",
-    "slip",
-    "slots are assigned however many wait to be applied",
-    "core.group.office:Office",
-    "may_assign",
-)(instead(lambda self: self.may_mark()))
-
 SPACE = "core.journal.space:Space"
 
 
