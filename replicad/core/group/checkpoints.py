@@ -179,8 +179,9 @@ class Checkpoints:
         return True
 
     def on_kept(self) -> None:
-        """A checkpoint of the others is about to be installed: it stays the newest one until then."""
-        self.commit_ticket = 0
+        """A checkpoint of the others is about to be installed: a newer one of its own must not shorten the log now."""
+        if self.commit_ticket:
+            self.commit_ticket, self.committed = 0, NO_MARK
 
     def on_durable(self) -> None:
         """Once the record of a committed checkpoint is durable, the log before it may go (K2)."""
