@@ -38,6 +38,7 @@ class PutBack:
         self._simulator = simulator
         self._nemesis = nemesis
         self._copies: dict[str, list[Directory]] = {name: [] for name in simulator.names}
+        self._aimed = Random(f"{simulator.seed}/put back/aimed")
 
     def start(self) -> None:
         """Begin; every kind of fault has a stream of its own."""
@@ -52,6 +53,7 @@ class PutBack:
         if settings.other_past_us:
             self._simulator.network.calm = self._nemesis.muted
             self._simulator.queue.after(OBEY_US, self._obey, Random(f"{self._simulator.seed}/obey"))
+            self._simulator.listeners.append(self._aim)
         if settings.older_us:
             self._nemesis.plan("copies", COPY_EVERY_US, self._copy)
 
@@ -160,6 +162,26 @@ class PutBack:
         processes = [other.process for other in others if other.process is not None]
         groups = dict.fromkeys(name for process in processes for name in process.engine.groups)
         return self._simulator.network.whole and all(_led_without(node.name, name, processes) for name in groups)
+
+    def _aim(self, name: str, event: str) -> None:
+        """When digests found a branch out, let the coordinator die while that disk is rebuilt, or just after.
+
+        It is back before the rebuilt disk votes again: a majority of the others is to elect without it.
+        """
+        node = self._simulator.nodes[name]
+        if event != "rebuilding" or not node.branched or self._nemesis.stopped or self._aimed.random() < 0.5:
+            return
+        lease_us = self._simulator.swarm.limits.lease_us
+        delay, outage = self._aimed.randrange(lease_us), self._aimed.randrange(lease_us)
+
+        def blow() -> None:
+            for other in self._simulator.nodes.values():
+                if other is not node and other.process is not None and other.process.replica.role == "coordinator":
+                    self._simulator.count("fault aimed at a rebuild")
+                    other.crash(power=False)
+                    self._nemesis.after(outage, other.start)
+
+        self._nemesis.after(delay, blow)
 
     def _obey(self, random: Random) -> None:
         """Do what the status of a node says that waits outside with a directory of another past: empty it."""

@@ -248,6 +248,11 @@ def _pasts(swarm: Swarm, random: Random) -> Swarm:
         other_past_us=random.randint(400_000, 1_000_000),
         points_ppm=0,
     )
+    if random.random() < 0.5:
+        # A log that is applied slowly is contradicted in its middle, and has much above that.
+        limits = replace(swarm.limits, digest_slots=1)
+        load = replace(swarm.load, think_us=100_000, burst_ppm=0)
+        swarm = replace(swarm, apply_delay_us=50_000, apply_budget=1, limits=limits, load=load)
     return replace(swarm, nemesis=nemesis)
 
 

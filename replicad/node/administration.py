@@ -267,7 +267,7 @@ class Administration:
     async def _drain(self, drained: bool) -> None:
         """Note it durably, and only then do it; a second request waits for the first. Raises OSError."""
         async with self._draining:
-            if drained != self.node.engine.drain.drained:
+            if (drained, drained) != (self.node.engine.drain.drained, self.node.data.drained):
                 await asyncio.to_thread(self.node.data.set_drained, drained=drained)
                 self.node.engine.drain.set(drained=drained)
 

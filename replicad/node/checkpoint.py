@@ -327,13 +327,13 @@ class CheckpointFiles:
         try:
             for _ in _paced(self._verify_slices(path, slot, digest)):
                 await asyncio.sleep(0)
+            # A replica that rebuilds itself may be given an older one than was committed here: that file must stay.
+            self._kept.install(slot)
             # In a thread: it waits for the disk, and only that, for as long as the file is large.
             header = await asyncio.to_thread(self._keep, path, slot)
         except DamageError:
             path.unlink(missing_ok=True)
             raise
-        # A replica that rebuilds itself may be given an older one than was committed here: that file must stay.
-        self._kept.install(slot)
         return header
 
     async def install(self, slot: int, store: LmdbStore) -> None:

@@ -144,9 +144,10 @@ class DataDirectory:
         """Note durably whether the node is drained; raises OSError."""
         if drained:
             replace_file(self._disk, self.path / DRAINED, b"")
-        elif self.drained:
-            self._disk.unlink(self.path / DRAINED)
-            self._disk.sync_directory(self.path)
+        else:
+            if self.drained:
+                self._disk.unlink(self.path / DRAINED)
+            self._disk.sync_directory(self.path)  # also if it was gone before: that may not have been durable
 
     def set_aside(self) -> Identity:
         """Move all data to ``DIR/damaged`` (replacing what was there), and return the new, lost identity.

@@ -46,7 +46,7 @@ class CatchUp:
     def missing(self) -> int:
         """Return the first slot that the executor needs and the log lacks, or the one above the committed prefix."""
         state = self.state
-        if state.doubted > state.verified:
+        if state.doubtful:
             return state.verified + 1
         if state.fed < state.log.committed and state.log.get(state.fed + 1) is None:
             return state.fed + 1
@@ -110,10 +110,10 @@ class CatchUp:
             return
         page = state.log.page(message.first, self.servable(), state.limits.page_bytes) if message.first else ()
         if page:
-            state.send(sender, Slots(message.first, state.log.committed, page))
-        elif message.first <= state.log.committed:
+            state.send(sender, Slots(message.first, self.servable(), page))
+        elif message.first <= self.servable():
             state.send(sender, Truncated(message.first, state.log.base, self.own_checkpoint()))
-        elif patient:
+        elif patient and message.first > state.log.committed:
             self.waiting[sender] = message.first
 
     def serve_waiting(self) -> None:
@@ -124,8 +124,8 @@ class CatchUp:
             self.on_fetch_slots(sender, FetchSlots(first))
 
     def servable(self) -> int:
-        """Return the highest slot that may be served: only committed ones are (C2)."""
-        return self.state.log.committed
+        """Return the highest slot that may be served: only committed ones are (C2), and those that are believed."""
+        return self.state.feedable()
 
     def on_fetch_checkpoint(self, sender: str, message: FetchCheckpoint) -> None:
         """Serve bytes of a committed checkpoint: the newest, or an older one whose file is pinned by this transfer."""

@@ -186,7 +186,7 @@ class Checkpoints:
     def on_durable(self) -> None:
         """Once the record of a committed checkpoint is durable, the log before it may go (K2)."""
         state = self.state
-        if self.commit_ticket and state.durable_tickets >= self.commit_ticket:
+        if self.commit_ticket and state.durable_tickets >= self.commit_ticket and not state.rebuilding:
             self.commit_ticket = 0
             state.out.transfer.append(CheckpointCommitted(self.committed[0]))
 
@@ -235,7 +235,8 @@ class Checkpoints:
         return slot
 
     def on_installed(self, slot: int, digest: bytes) -> None:
-        """A transfer brought a committed checkpoint."""
+        """A transfer brought a committed checkpoint (0: there was none); a newer one of the old state is none of it."""
+        self.commit_ticket = 0
         self.lacking = slot < self.recorded
         self.recorded = max(self.recorded, slot)
         self.committed = (slot, digest) if slot else NO_MARK

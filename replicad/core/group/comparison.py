@@ -46,6 +46,12 @@ class Comparison:
         self.last = state.applied
         self.floor = 0
         """Digests after this slot or a later one count: the state that is doubted is part of them."""
+        self.open = (0, 0)
+        """The epoch promised when it was doubted, and the highest slot above the floor that was accepted in it by then.
+
+        A branch may have had an election of its own with this very epoch. What was accepted here then passes for
+        accepted from the one who holds the epoch now, and is applied by its word: digests before that prove too little.
+        """
         self.ahead = False
         """A voter has answered that it is behind this replica."""
         self.asked: dict[int, dict[str, bytes]] = {}
@@ -71,12 +77,24 @@ class Comparison:
         """Serve nothing until the digest after a slot from ``floor`` on was compared."""
         self.state.comparing = why
         # A voter that has not applied its log cannot ask yet; what it has beyond the others may be of another past.
-        self.state.yields_until = self._yield_until() if why == STARTED else 0
+        self.state.yields_until = 0 if why == ADMITTED else self._yield_until()
         self.state.stands_from = 0 if why == STARTED else self._yield_until()
         self.floor = floor
+        self.open = self.state.promised, self._accepted()
         self.ahead = False
         self.asked = {}
         self.asked_at = -(10**12)
+
+    def _accepted(self) -> int:
+        """Return the highest slot accepted here in the epoch that is promised, and not yet committed (0: none)."""
+        log, promised = self.state.log, self.state.promised
+        slots = range(log.highest, log.committed, -1)
+        return next((slot for slot in slots if (held := log.get(slot)) is not None and held[0] == promised), 0)
+
+    def must_reach(self) -> int:
+        """Return from which slot on a digest counts; what was accepted in an epoch that is over is proposed anew."""
+        epoch, slot = self.open
+        return max(self.floor, slot if self.state.promised == epoch else 0)
 
     def _yield_until(self) -> int:
         return self.state.now + YIELDING_LEASES * self.state.limits.lease_us
@@ -91,6 +109,7 @@ class Comparison:
             state.out.forget = f"{why}, and so it did before this replica was rebuilt: its directory is not trusted"
             return
         state.rebuilding = self.rebuilding = True
+        state.yields_until = self._yield_until()
         state.out.distrust = True
         state.event("rebuilding", why=why)
 
@@ -133,11 +152,11 @@ class Comparison:
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
-    def tick(self, *, sourced: bool = False) -> None:
+    def tick(self, source: str = "") -> None:
         """Ask when there is something to ask: at once when the floor is reached, then once a heartbeat.
 
-        ``sourced``: somebody offers what the group committed. That may be nothing yet; a new disk must then show that
-        it has nothing either, or an idle group would never admit it (M4).
+        ``source`` offers what the group committed ("": nobody does). That may be nothing yet; a new disk must then show
+        that it has nothing either, or an idle group would never admit it (M4).
         """
         state = self.state
         if state.rebuilding:
@@ -146,13 +165,13 @@ class Comparison:
         if voter and not state.comparing:
             return
         if not voter and not state.is_mirror():
-            if (state.applied or sourced) and self._quiet_for(NEWCOMER_HEARTBEATS):
-                self._ask(state.peers())
+            if (state.applied or source) and self._quiet_for(NEWCOMER_HEARTBEATS):
+                self._ask(state.peers(), self._unanswered(source))
         elif state.comparing:
             if self.pointless():
                 state.event("digest_not_compared", why=state.comparing)
                 self._done()
-            elif state.applied >= self.floor and self._due():
+            elif state.applied >= self.must_reach() and self._due():
                 self._ask(state.peers())
         elif state.is_mirror() and state.coordinator and state.applied and self._office_must_know():
             self.asked_office = (state.epoch, state.coordinator)
@@ -179,16 +198,26 @@ class Comparison:
         pause = state.limits.heartbeat_us
         return state.now - self.asked_at >= (pause if self.asked_slot == state.applied else pause // 5)
 
-    def _ask(self, voters: list[str]) -> None:
+    def _unanswered(self, source: str) -> int:
+        """Return the slot asked about last if the source, or a majority, has yet to come there, else 0.
+
+        Who asked about a later one each time would never be answered by voters that apply more slowly.
+        """
+        answers, peers = self.asked.get(self.asked_slot), self.state.peers()
+        waits = answers is not None and (len(answers) < self.state.majority() or source in set(peers) - set(answers))
+        return self.asked_slot if waits and self.own(self.asked_slot) else 0
+
+    def _ask(self, voters: list[str], slot: int = 0) -> None:
         state = self.state
+        slot = slot or state.applied
         self.asked_at = state.now
-        self.asked_slot = state.applied
-        self.asked.setdefault(state.applied, {})
+        self.asked_slot = slot
+        self.asked.setdefault(slot, {})
         while len(self.asked) > ASKED_SLOTS:
             del self.asked[min(self.asked)]
         for name in voters:
             if name != state.node:
-                state.send(name, CompareDigest(state.boot, state.applied, state.digest))
+                state.send(name, CompareDigest(state.boot, slot, self.own(slot)))
 
     def takes_word_of(self, sender: str) -> bool:
         """Return whether a voter is one by its name alone, as nobody's disk is known here.
@@ -206,7 +235,7 @@ class Comparison:
         if message.boot != state.boot or answers is None or not own or state.rebuilding:
             return
         if not message.digest:
-            if not self.ahead:
+            if not self.ahead and state.role is not Role.COORDINATOR:
                 self.ahead = True
                 state.yields_until = self._yield_until()
             return
@@ -221,7 +250,7 @@ class Comparison:
         if best != own:
             self.asked = {}
             self.rebuild(f"the digest at slot {message.slot} differs from the majority's")
-        elif state.comparing and message.slot >= self.floor:
+        elif state.comparing and message.slot >= self.must_reach():
             state.event("digest_compared", slot=message.slot, why=state.comparing)
             self._done()
 
@@ -256,7 +285,9 @@ class Comparison:
             self.outsiders[node] = (disk, own == question.digest)
 
     def _answer(self, node: str, boot: int, slot: int) -> None:
-        self.state.send(node, DigestCompared(boot, slot, self.own(slot)))
+        digest = self.own(slot)
+        if digest:  # an empty answer would say that this replica has yet to come there
+            self.state.send(node, DigestCompared(boot, slot, digest))
 
     def admissible(self, node: str, disk: str) -> bool:
         """Return whether this disk may get a vote: its digest was found to be the own one, if it can be asked (M4)."""

@@ -87,9 +87,13 @@ class Election:
             elif self.phase == "prepare" and state.now - self.asked_at > state.limits.heartbeat_us:
                 self._ask_pages()
             return
-        if state.role is not Role.FOLLOWER or state.now - self.acceptor.heard_at < self._patience():
+        if state.role is not Role.FOLLOWER:
             return
-        if not self.may_stand() or self._leaves_it_to_others():
+        if self._leaves_it_to_others():
+            # Those that wait for the same moment then stand one after the other all the same.
+            self.acceptor.heard_at = max(self.acceptor.heard_at, state.now - state.limits.lease_us)
+            return
+        if state.now - self.acceptor.heard_at < self._patience() or not self.may_stand():
             return
         if state.now >= self.acceptor.sticky_until():
             if self.has_hole():
@@ -106,7 +110,7 @@ class Election:
         A coordinator has nobody to fetch them from: it would stay in office and never read or grant anything (E3).
         """
         state = self.state
-        if state.doubted > state.verified:
+        if state.doubtful:
             return True
         return any(state.log.get(slot) is None for slot in range(state.fed + 1, state.log.committed + 1))
 

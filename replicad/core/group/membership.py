@@ -327,6 +327,8 @@ class Membership:
             if heard.generation and self.began_with_slots:
                 state.out.forget = "the slots here are of no known configuration, and the group was recovered since"
                 return
+        elif state.refuted(heard):
+            return  # a branch of this group goes on elsewhere
         state.take_configuration(heard)
         state.append(FormationRecord(heard.encode()))
         state.belong(heard.cluster)

@@ -236,7 +236,7 @@ class Replica:
         if self.office is None:
             self.change_desk.tick(None, self.tenure.released)
         self.change_requests.ask(self.office, self.change_desk)
-        self.comparison.tick(sourced=self.membership.source.live())
+        self.comparison.tick(self.membership.source.node if self.membership.source.live() else "")
         self.election.tick()
         self.catch_up.tick(*self._source())
         for number, confirmed in self.contact.tick(self.office):

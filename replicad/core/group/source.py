@@ -35,11 +35,12 @@ class Source:
     def consider(self, node: str, disk: str, theirs: Configuration | None, committed: int) -> None:
         """Without a coordinator to welcome anyone, committed slots may be fetched from whoever has them.
 
-        They may hold the configuration entry that this disk, or its peers, need to find a majority.
+        They may hold the configuration entry that this disk, or its peers, need to find a majority; and a state that is
+        to be replaced need not wait for an office that may need this disk's vote.
         """
         state = self.state
-        wanted = not state.coordinator and committed > state.log.committed
-        if wanted and state.lineage.admitted(theirs, node, disk):
+        lacking = committed > state.log.committed or state.rebuilding or state.doubtful
+        if lacking and not state.coordinator and state.lineage.admitted(theirs, node, disk):
             self.take(node, disk, committed)
 
     def check(self, node: str, disk: str, kin: Kin) -> None:

@@ -264,6 +264,18 @@ class GroupState:
             check(held is not None, f"slot {number} is committed but not held", "committed is held")
             if held is not None and batch_kind(held[2]) == CONFIGURATION:
                 self.configure(held[2], number, held[0])
+        known = self.configuration
+        if known is not None and first <= known.slot <= slot and self.refuted(known):
+            self.out.forget = (
+                f"slot {known.slot} does not hold the configuration {known.version} that this disk was told of: that "
+                f"one, or the log here, is of another past"
+            )
+
+    def refuted(self, heard: Configuration) -> bool:
+        """Return whether the slot of a configuration is committed here, and holds something else."""
+        held = self.log.get(heard.slot) if heard.logged and heard.slot <= self.log.committed else None
+        found = _configuration_in(held[2]) if held is not None else heard
+        return found is None or found.version != heard.version
 
     def adopt_epoch(self, epoch: int) -> None:
         """Follow or lead another epoch: what was accepted in it before a restart counts."""
@@ -357,12 +369,20 @@ class GroupState:
         return not (self.rebuilding or self.comparing)
 
     def yielding(self) -> bool:
-        """Return whether voters that have nothing to prove may elect, and fetch, without this one: it must prove."""
-        return bool(self.comparing) and self.now < self.yields_until
+        """Return whether voters that have nothing to prove may elect, and fetch, without this one: it must prove.
+
+        Where they are no majority without it, they may not: nobody gains if it waits.
+        """
+        return not self.serves and self.now < self.yields_until and len(self.peers()) >= self.majority()
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether some of the own decided values are not believed: it was rebuilt, and has yet to verify them (K3)."""
+        return self.doubted > self.verified
 
     def feedable(self) -> int:
         """Return up to which slot the own decided values are believed: after a rebuild, those that were verified."""
-        return self.verified if self.doubted > self.verified else self.log.committed
+        return self.verified if self.doubtful else self.log.committed
 
     # --- which cluster (M6) -----------------------------------------------------------------------------------------
 

@@ -154,6 +154,11 @@ class Configuration:
     def _next(self, slot: int, **changes: Any) -> Configuration:
         return replace(self, version=self.version + 1, slot=slot, **changes)
 
+    @property
+    def logged(self) -> bool:
+        """Whether its slot holds it: the first one of all, and of each generation, were settled outside the log."""
+        return self.slot > 0 and self.version % GENERATION_STRIDE != 0
+
     # --- bytes ------------------------------------------------------------------------------------------------------
 
     def encode(self) -> bytes:

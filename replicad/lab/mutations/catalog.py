@@ -36,7 +36,7 @@ def _old_catalog_believed(original: Function) -> Function:
     "tick",
 )
 def _idle_group_admits_nobody(original: Function) -> Function:
-    def tick(self: Any, *, sourced: bool = False) -> None:  # noqa: ARG001 - that is the mutation
+    def tick(self: Any, source: str = "") -> None:  # noqa: ARG001 - that is the mutation
         original(self)
 
     return tick

@@ -188,6 +188,15 @@ def _never_foreign(_original: Function) -> Function:
     return lambda *_arguments: False
 
 
+register(
+    "refuted-configuration-learnt",
+    "M6",
+    "a configuration is learnt whose slot holds something else here",
+    "core.group.state:GroupState",
+    "refuted",
+)(always(value=False))
+
+
 @register(
     "begun-disk-believes-anyone",
     "M4",

@@ -135,6 +135,7 @@ NOTICED_BY: dict[str, tuple[str, ...]] = {
     # Two clusters of one name: a message passes between them, or a node that mixes their data stops.
     "ids-not-compared-at-the-door": ("apart",),
     "foreign-configuration-believed": ("halt",),
+    "refuted-configuration-learnt": ("converge",),
     "begun-disk-believes-anyone": ("in order",),
     "id-not-kept-in-the-directory": ("converge",),
     # A node has open, or deleted, what the catalog does not say.

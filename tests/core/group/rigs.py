@@ -210,7 +210,8 @@ class Rig:
             results = [item for slot, value in effects.apply for item in _results(slot, value)]
             slot = effects.apply[-1][0]
             marks = [(s, b"digest %09d" % s) for s, _ in effects.apply if s % LIMITS.digest_slots == 0]
-            self.take(self.replica.executed(Execution(slot, bytes(16), results, marks), self.now))
+            digests = [bytes(16)] * (slot - self.replica.applied)
+            self.take(self.replica.executed(Execution(slot, bytes(16), results, marks, digests), self.now))
         if self.flushing:
             self.flush()
 

@@ -100,7 +100,8 @@ def test_a_value_accepted_at_a_lower_ballot_is_replaced_by_the_committed_one():
 
 
 def holder(committed):
-    rig = Rig("n2", entries=[(slot, N2, batch(slot)) for slot in range(1, 6)], committed=committed)
+    entries = [(slot, N2, batch(slot)) for slot in range(1, 6)]
+    rig = Rig("n2", entries=entries, committed=committed, promised=epoch_of("n3", 2))
     rig.wait(TICK)
     rig.step("n3", m.DigestCompared(7, committed, bytes(16)))
     assert rig.replica.state.serves

@@ -539,6 +539,40 @@ def test_a_configuration_that_gives_a_vote_is_taken_from_the_log_only():
     assert rig.replica.state.configuration == with_mirror()
 
 
+def test_a_configuration_that_the_log_refutes_is_not_learnt():
+    """A branch of this group goes on elsewhere, without this disk; its slot holds something else here."""
+    entries = [(slot, epoch_of("n1"), batch(slot)) for slot in (1, 2)]
+    rig = Rig("n3", entries=entries, committed=2)
+    branch = configuration_of().without("n3", 2)
+    rig.step("n2", m.Introduce(3, 7, disk_of("n2"), "formed", 5, 5, branch.encode()))
+    assert rig.replica.role == "follower"
+    assert rig.replica.state.configuration == configuration_of()
+
+
+@pytest.mark.parametrize("true", [False, True])
+def test_who_finds_something_else_in_the_slot_of_what_it_learnt_gives_its_disk_up(true):
+    """The configuration, or the log, is of another past: it cannot tell which, and would have no vote for ever."""
+    rig = Rig("n3", entries=[(1, epoch_of("n1"), batch(1))], committed=1)
+    learnt = configuration_of().without("n3", 2)
+    rig.step("n2", m.Introduce(3, 7, disk_of("n2"), "formed", 5, 5, learnt.encode()))
+    assert rig.replica.role == "removed"
+    entry = encode_batch(CONFIGURATION, learnt.encode()) if true else batch(2)
+    rig.step("n2", m.Slots(2, 2, ((2, epoch_of("n1"), 0, entry),)))
+    assert rig.replica.committed == 2
+    assert ("slot 2 does not hold the configuration" in rig.forgotten) is not true
+
+
+def test_the_first_configuration_of_a_generation_is_in_no_slot():
+    """It was settled outside the log: the slot that it names holds what was logged before (M5)."""
+    heard = configuration_of().recovered("n2", disk_of("n2"), 2)
+    durable = durable_state(entries=[(1, epoch_of("n1"), batch(1))], committed=1, formed=False)
+    durable.formation = heard.encode()
+    rig = Rig("n3", durable=durable)
+    rig.step("n2", m.Slots(2, 2, ((2, epoch_of("n1"), 0, batch(2)),)))
+    assert rig.replica.committed == 2
+    assert not rig.forgotten
+
+
 # --- a past that was given up -----------------------------------------------------------------------------------------
 
 

@@ -305,6 +305,13 @@ def test_who_is_being_rebuilt_adopts_nothing_meanwhile():
     rig.flush()
     assert CheckpointCommitted(1) not in rig.transfers
     rig = follower_with(ONE)
+    rig.flushing = False
+    rig.follow("n1", checkpoint=1, checkpoint_digest=ONE)
+    rig.replica.state.rebuilding = True
+    rig.flush()
+    rig.take(rig.replica.installed(0, bytes(16), b"", [], rig.now))
+    assert CheckpointCommitted(1) not in rig.transfers
+    rig = follower_with(ONE)
     rig.replica.state.rebuilding = True
     rig.follow("n1", checkpoint=1, checkpoint_digest=ONE)
     assert committed(rig) == []

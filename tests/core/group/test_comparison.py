@@ -1,11 +1,27 @@
 """A replica serves nothing before its digest was compared (K3, M4)."""
 
+from collections import deque
+
 import pytest
 
 from replicad.core.group.state import REBUILT, STARTED
 from replicad.core.model import messages as m
 from replicad.core.model.operations import APPLIED, Result
-from tests.core.group.rigs import HEARTBEAT, LEASE, TICK, Rig, SlowRig, batch, durable_state, epoch_of, operation
+from tests.core.group.rigs import (
+    BEGIN,
+    HEARTBEAT,
+    LEASE,
+    LIMITS,
+    TICK,
+    Rig,
+    SlowRig,
+    batch,
+    disk_of,
+    durable_state,
+    epoch_of,
+    names,
+    operation,
+)
 
 N2 = epoch_of("n2")
 OWN = bytes(16)
@@ -150,6 +166,32 @@ def test_a_new_disk_whose_state_is_not_the_groups_is_rebuilt():
     assert rig.replica.state.rebuilding
 
 
+def test_a_new_disk_asks_about_one_slot_until_the_source_and_a_majority_have_answered():
+    """They may apply more slowly: asked about the newest slot each time, they would never have come there."""
+    rig = Rig("n3", disk="a new disk", lost=True, formed=False)
+    rig.step("n2", m.Welcome(N2, 3))
+    rig.wait(2 * HEARTBEAT)
+    rig.step("n2", m.Slots(1, 3, ((1, N2, 0, batch(1)),)))
+    rig.wait(2 * HEARTBEAT)
+    rig.step("n2", m.Slots(2, 3, ((2, N2, 0, batch(2)),)))
+
+    def asked():
+        rig.take_sent()
+        rig.wait(2 * HEARTBEAT)
+        return {message.slot for message in rig.of(m.CompareDigest)}
+
+    assert asked() == {1}
+    rig.step("n1", m.DigestCompared(7, 1, OWN))
+    assert asked() == {1}
+    rig.step("n2", m.DigestCompared(7, 1, OWN))
+    assert asked() == {2}
+    rig.step("n2", m.Slots(3, 3, ((3, N2, 0, batch(3)),)))
+    rig.step("n2", m.DigestCompared(7, 2, OWN))
+    assert asked() == {2}
+    rig.replica.comparison.digests = deque([OWN])  # it remembers that slot no more
+    assert asked() == {3}
+
+
 def test_peers_of_version_1_are_not_waited_for():
     """They cannot be asked: all is as it was with them, and an event says so."""
     rig = Rig("n1", entries=[(1, N2, batch(1))], committed=1)
@@ -237,6 +279,121 @@ def test_a_rebuild_applies_of_its_own_log_only_what_the_source_has_too():
     assert [slot for slot, _ in rig.applied] == [1]
     rig.step("n2", m.Slots(2, 2, ((2, N2, 0, batch(9)),)))
     assert "slot 2 here holds another value" in rig.forgotten
+
+
+def test_what_was_accepted_in_the_epoch_that_is_followed_must_be_part_of_the_digest():
+    """A branch may have had an election of its own with that epoch: what it accepted passes for the coordinator's."""
+    rig = Rig("n1", entries=[(1, N2, batch(1)), (2, N2, batch(2)), (3, N2, batch(9))], committed=2)
+    rig.wait(LEASE)
+    rig.follow("n2", committed=2, assigned=3)
+    rig.step("n3", m.DigestCompared(7, 2, OWN))
+    assert not rig.replica.state.serves
+    rig.follow("n2", committed=3, assigned=3, sequence=2)
+    rig.step("n3", m.DigestCompared(7, 3, OWN))
+    assert rig.replica.state.serves
+
+
+def test_what_was_accepted_in_an_epoch_that_is_over_need_not_be():
+    """The next coordinator proposes it anew, or something else; in an idle group it may stay for ever."""
+    rig = Rig("n1", entries=[(1, N2, batch(1)), (2, N2, batch(2)), (3, N2, batch(9))], committed=2)
+    rig.wait(LEASE)
+    rig.follow("n3", epoch=epoch_of("n3", 2), committed=2, assigned=2)
+    rig.wait(2 * HEARTBEAT)
+    rig.step("n2", m.DigestCompared(7, 2, OWN))
+    assert rig.replica.state.serves
+
+
+def contradicted(**fields):
+    """A voter that starts with two committed slots, and is to be rebuilt."""
+    rig = started(**fields)
+    for peer in rig.peers:
+        rig.step(peer, m.DigestCompared(7, 2, OTHER))
+    assert rig.replica.state.rebuilding
+    return rig
+
+
+PREPARE = m.Prepare(epoch_of("n3", 9), 1, 1, 0)
+
+
+def test_who_is_being_rebuilt_promises_nothing_for_four_lease_lengths():
+    """What it has accepted may be of another past; the others elect without it if they are a majority."""
+    rig = contradicted()
+    rig.wait(3 * LEASE)
+    assert rig.step("n3", PREPARE) == []
+    rig.wait(2 * LEASE)
+    assert [type(message) for _, message in rig.step("n3", PREPARE)] == [m.Promise]
+
+
+def test_a_rebuilt_voter_promises_nothing_until_it_was_compared_or_for_four_lease_lengths():
+    """As long as it was rebuilt from another checkpoint, its log above that may still be of another past."""
+    rig = contradicted()
+    rig.wait(3 * LEASE)
+    rig.take(rig.replica.installed(0, OWN, b"", [], rig.now))
+    rig.wait(3 * LEASE)
+    assert rig.step("n3", PREPARE) == rig.step("n3", m.FetchSlots(1)) == []
+    rig.wait(2 * LEASE)
+    assert [type(message) for _, message in rig.step("n3", PREPARE)] == [m.Promise]
+
+
+def test_a_rebuilt_voter_never_serves_slots_that_it_has_not_verified():
+    """Whoever took them for decided would spread another past."""
+    rig = contradicted()
+    rig.take(rig.replica.installed(0, OWN, b"", [], rig.now))
+    rig.wait(5 * LEASE)
+    assert rig.step("n3", m.FetchSlots(1)) == []
+    rig.follow("n2", epoch=epoch_of("n2", 9), committed=2, assigned=2)
+    rig.step("n2", m.Slots(1, 2, ((1, N2, 0, batch(1)),)))
+    assert rig.step("n3", m.FetchSlots(1)) == [("n3", m.Slots(1, 1, ((1, N2, 0, batch(1)),)))]
+    assert rig.step("n3", m.FetchSlots(2)) == []
+
+
+def test_who_is_being_rebuilt_fetches_from_a_voter_while_nobody_is_in_office():
+    """An election may need its vote, and its vote a state that was compared: neither waits for the other for ever."""
+    rig = contradicted()
+    rig.wait(2 * LEASE)
+    rig.step("n2", m.Release(N2, "n2"))
+    configuration = rig.replica.state.configuration.encode()
+    rig.step("n3", m.Introduce(3, 7, disk_of("n3"), "formed", 1, 1, configuration))
+    rig.take_sent()
+    rig.wait(6 * HEARTBEAT)
+    assert ("n3", m.FetchSlots(0)) in rig.sent
+
+
+def test_two_voters_need_each_other_and_yield_to_nobody():
+    """There is no majority that could elect without this one."""
+    rig = started(count=2)
+    rig.wait(2 * LEASE)
+    assert not rig.replica.state.serves
+    prepare = m.Prepare(epoch_of("n2", 9), 1, 1, 0)
+    assert [type(message) for _, message in rig.step("n2", prepare)] == [m.Promise]
+
+
+def test_a_digest_that_is_not_remembered_is_not_answered():
+    """An empty answer would say that this voter has yet to come to that slot."""
+    rig = started()
+    rig.step("n2", m.DigestCompared(7, 2, OWN))
+    rig.replica.comparison.digests.popleft()
+    assert rig.step("n3", m.CompareDigest(9, 0, OTHER)) == []
+
+
+def test_a_coordinator_that_is_ahead_of_its_followers_does_not_refuse_them_its_slots():
+    """It had to be elected before it was compared; they must come to its slot for that."""
+    rig = Rig("n1", entries=[(1, N2, batch(1)), (2, N2, batch(2))], committed=2)
+    rig.elect({"n2": {"committed": 0}, "n3": {"committed": 0}})
+    assert rig.replica.state.comparing
+    rig.step("n3", m.DigestCompared(7, 2, b""))
+    assert [type(message) for _, message in rig.step("n3", m.FetchSlots(1))] == [m.Slots]
+
+
+def test_those_that_have_waited_for_the_same_moment_stand_one_after_the_other():
+    """All were started at once, and yield until the same moment."""
+    stood = {}
+    for node in names(3):
+        rig = Rig(node, entries=[(1, N2, batch(1))], committed=1)
+        rig.until(m.PreVote)
+        stood[node] = rig.now - 4 * LEASE - BEGIN
+    first, second, third = sorted(stood.values())
+    assert 0 <= first < LIMITS.stagger_us <= second < 2 * LIMITS.stagger_us <= third
 
 
 def test_a_second_contradiction_gives_the_disk_up():
