@@ -15,7 +15,11 @@ def _holds_more(drama: Drama, name: str) -> bool:
 
 @scripted("ticket-of-another-process")
 def ticket_of_another_process() -> None:
-    """A ticket that was used is delivered once more, to the next process of its holder, which asks for one as well."""
+    """A ticket that was used is delivered once more, to the next process of its holder, which asks for one as well.
+
+    The holder loses what it accepted itself, as its disk hung: a process that finds that asks for nothing before the slot is
+    committed (K3).
+    """
     drama = Drama(protocol=ACTIVE, repair_after_us=250_000)
     sequencer, holder, witness = drama.order
     drama.write(sequencer)
@@ -24,9 +28,12 @@ def ticket_of_another_process() -> None:
     drama.until(lambda: bool(drama.held), "give a ticket")
     duplicate = list(drama.held)
     drama.dropped |= {("SlotAccept", holder, sequencer)}
+    before = drama.node(holder).disk.segments()
+    drama.hang(holder, 1_000_000)
     drama.release()
     drama.until(lambda: _holds_more(drama, witness), "accept the batch")
-    drama.crash(holder)
+    drama.crash(holder, power=True)
+    drama.roll_back(holder, before)
     drama.restart(holder)
     epoch = drama.replica(sequencer).epoch
     drama.until(lambda: drama.replica(holder).epoch == epoch, "follow again")

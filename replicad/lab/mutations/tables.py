@@ -128,7 +128,11 @@ register("uncompared-serves", "K3", "a replica serves before its digest was comp
 
 @register("compared-too-early", "K3", "a digest counts before the doubted slots are part of it", COMPARISON, "doubt")
 def _compared_too_early(original: Function) -> Function:
-    return lambda self, why, _floor: original(self, why, 0)
+    def doubt(self: Any, why: str, _floor: int) -> None:
+        original(self, why, 0)
+        self.open = (0, 0)
+
+    return doubt
 
 
 # --- S1 ---------------------------------------------------------------------------------------------------------------
