@@ -58,6 +58,8 @@ class Comparison:
         """Slot -> voter -> its digest."""
         self.asked_at = -(10**12)
         self.asked_slot = -1
+        self.pursued = -1
+        """Without a vote: the slot that it asks about again and again until it is answered (-1: none)."""
         self.asked_office = (0, "")
         """Mirror: the coordinator that it asked last."""
         self.waiting: dict[str, tuple[str, CompareDigest]] = {}
@@ -166,16 +168,16 @@ class Comparison:
             return
         if not voter and not state.is_mirror():
             if (state.applied or source) and self._quiet_for(NEWCOMER_HEARTBEATS):
-                self._ask(state.peers(), self._unanswered(source))
+                self._ask(state.peers(), self._due_slot(source))
         elif state.comparing:
             if self.pointless():
                 state.event("digest_not_compared", why=state.comparing)
                 self._done()
             elif state.applied >= self.must_reach() and self._due():
-                self._ask(state.peers())
+                self._ask(state.peers(), state.applied)
         elif state.is_mirror() and state.coordinator and state.applied and self._office_must_know():
             self.asked_office = (state.epoch, state.coordinator)
-            self._ask([state.coordinator])
+            self._ask([state.coordinator], state.applied)
 
     def pointless(self) -> bool:
         """Return whether there is nobody to compare with: a voter alone, or too many that cannot be asked.
@@ -198,23 +200,29 @@ class Comparison:
         pause = state.limits.heartbeat_us
         return state.now - self.asked_at >= (pause if self.asked_slot == state.applied else pause // 5)
 
-    def _unanswered(self, source: str) -> int:
-        """Return the slot asked about last if the source, or a majority, has yet to come there, else 0.
+    def _due_slot(self, source: str) -> int:
+        """Return the slot to ask about without a vote: every second time the same, until it is answered.
 
-        Who asked about a later one each time would never be answered by voters that apply more slowly.
+        Voters that apply more slowly never come to the newest one in time; older ones they may not remember.
         """
-        answers, peers = self.asked.get(self.asked_slot), self.state.peers()
-        waits = answers is not None and (len(answers) < self.state.majority() or source in set(peers) - set(answers))
-        return self.asked_slot if waits and self.own(self.asked_slot) else 0
+        applied = self.state.applied
+        if self.pursued == applied or not self.own(self.pursued) or self._answered(self.pursued, source):
+            self.pursued = applied
+            return applied
+        return self.pursued if self.asked_slot != self.pursued else applied
 
-    def _ask(self, voters: list[str], slot: int = 0) -> None:
+    def _answered(self, slot: int, source: str) -> bool:
+        """Return whether the source, if it votes, and a majority have said what their digest is after this slot."""
+        answers = self.asked.get(slot, {})
+        return len(answers) >= self.state.majority() and (source in answers or source not in self.state.peers())
+
+    def _ask(self, voters: list[str], slot: int) -> None:
         state = self.state
-        slot = slot or state.applied
         self.asked_at = state.now
         self.asked_slot = slot
         self.asked.setdefault(slot, {})
         while len(self.asked) > ASKED_SLOTS:
-            del self.asked[min(self.asked)]
+            del self.asked[min(asked for asked in self.asked if asked != self.pursued)]
         for name in voters:
             if name != state.node:
                 state.send(name, CompareDigest(state.boot, slot, self.own(slot)))

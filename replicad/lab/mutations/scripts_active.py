@@ -17,8 +17,8 @@ def _holds_more(drama: Drama, name: str) -> bool:
 def ticket_of_another_process() -> None:
     """A ticket that was used is delivered once more, to the next process of its holder, which asks for one as well.
 
-    The holder loses what it accepted itself, as its disk hung: a process that finds that asks for nothing before the slot is
-    committed (K3).
+    The holder loses what it accepted itself, as its disk hung: a process that finds that asks for nothing before the
+    slot is committed (K3).
     """
     drama = Drama(protocol=ACTIVE, repair_after_us=250_000)
     sequencer, holder, witness = drama.order
