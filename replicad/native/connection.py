@@ -237,7 +237,11 @@ class Connection(asyncio.Protocol):
         puts = 0
         for position, operation in enumerate(frame.operations):
             try:
-                if operation[0] == PUT and len(operation) == 3 and writable:
+                code = operation[0]
+                if code == GET and type(code) is int and type(operation) is tuple:
+                    reads.append(position)
+                    continue
+                if code == PUT and len(operation) == 3 and writable:
                     _, key, value = operation
                     if (
                         type(key) is bytes
@@ -250,10 +254,8 @@ class Connection(asyncio.Protocol):
                         write(PUT, key, value, 0, NO_CAS, ack, settle, position)
                         puts += 1
                         continue
-                if code_of(operation) == GET:
-                    reads.append(position)
-                else:
-                    self.write(frame, position, operation)
+                code_of(operation)
+                self.write(frame, position, operation)
             except RequestError as error:
                 refused.append((position, error))
             except (TypeError, LookupError, UnicodeDecodeError) as error:
@@ -301,16 +303,24 @@ class Connection(asyncio.Protocol):
         """Answer reads from the applied state; all of them see the same one."""
         group, results, operations = frame.group, frame.results, frame.operations
         room = wire.ANSWER_BYTES_MAX
+        lookup = group.executor.machine.read
         for position in positions:
-            try:
-                key = check_get(operations[position])
-                if room < 0:
-                    raise RequestError("overloaded", FULL_ANSWER)  # noqa: TRY301 - beside the other refusals
-            except RequestError as error:
-                results[position] = error.with_traceback(None)  # see Frame.fail
-                self.server.counts.failed(error)
-                continue
-            entry = group.read(key)
+            operation = operations[position]
+            key = operation[1] if len(operation) == 2 else None
+            if (
+                room < 0
+                or type(key) is not bytes
+                or not (0 < len(key) <= KEY_BYTES_MAX and key[0] != 0x2F and key.isascii())
+            ):
+                try:
+                    key = check_get(operation)
+                    if room < 0:
+                        raise RequestError("overloaded", FULL_ANSWER)  # noqa: TRY301 - beside the other refusals
+                except RequestError as error:
+                    results[position] = error.with_traceback(None)  # see Frame.fail
+                    self.server.counts.failed(error)
+                    continue
+            entry = lookup(key)
             if entry is not None:
                 value = entry.value
                 results[position] = (1, value, entry.modify, entry.flags, entry.create)

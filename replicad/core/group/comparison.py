@@ -59,7 +59,7 @@ class Comparison:
         self.asked_at = -(10**12)
         self.asked_slot = -1
         self.pursued = -1
-        """Without a vote: the slot that it asks about again and again until it is answered (-1: none)."""
+        """The slot that voters are asked about again and again until it is answered (-1: none)."""
         self.asked_office = (0, "")
         """Mirror: the coordinator that it asked last."""
         self.waiting: dict[str, tuple[str, CompareDigest]] = {}
@@ -174,7 +174,7 @@ class Comparison:
                 state.event("digest_not_compared", why=state.comparing)
                 self._done()
             elif state.applied >= self.must_reach() and self._due():
-                self._ask(state.peers(), state.applied)
+                self._ask(state.peers(), self._due_slot())
         elif state.is_mirror() and state.coordinator and state.applied and self._office_must_know():
             self.asked_office = (state.epoch, state.coordinator)
             self._ask([state.coordinator], state.applied)
@@ -200,21 +200,23 @@ class Comparison:
         pause = state.limits.heartbeat_us
         return state.now - self.asked_at >= (pause if self.asked_slot == state.applied else pause // 5)
 
-    def _due_slot(self, source: str) -> int:
-        """Return the slot to ask about without a vote: every second time the same, until it is answered.
+    def _due_slot(self, source: str = "") -> int:
+        """Return the slot to ask voters about: every second time the same, until it is answered.
 
-        Voters that apply more slowly never come to the newest one in time; older ones they may not remember.
+        Those that apply more slowly never come to the newest one in time; older ones they may not remember.
         """
         applied = self.state.applied
-        if self.pursued == applied or not self.own(self.pursued) or self._answered(self.pursued, source):
+        counts = self.own(self.pursued) and not (self.state.comparing and self.pursued < self.must_reach())
+        if self.pursued == applied or not counts or self._answered(self.pursued, source):
             self.pursued = applied
             return applied
         return self.pursued if self.asked_slot != self.pursued else applied
 
     def _answered(self, slot: int, source: str) -> bool:
         """Return whether the source, if it votes, and a majority have said what their digest is after this slot."""
-        answers = self.asked.get(slot, {})
-        return len(answers) >= self.state.majority() and (source in answers or source not in self.state.peers())
+        answers, state = self.asked.get(slot, {}), self.state
+        said = len(answers) + state.is_voter()
+        return said >= state.majority() and (source in answers or source not in state.peers())
 
     def _ask(self, voters: list[str], slot: int) -> None:
         state = self.state

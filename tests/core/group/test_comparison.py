@@ -194,6 +194,15 @@ def test_a_new_disk_asks_about_one_slot_until_the_source_and_a_majority_have_ans
     assert asked() == {3}
 
 
+def test_a_voter_asks_about_one_slot_until_it_is_answered():
+    """The others may apply more slowly: under load it would have no lease for as long as that lasts."""
+    rig = started()
+    rig.step("n2", m.Slots(3, 3, ((3, N2, 0, batch(3)),)))
+    rig.take_sent()
+    rig.wait(2 * HEARTBEAT)
+    assert {message.slot for message in rig.of(m.CompareDigest)} == {2, 3}
+
+
 def test_peers_of_version_1_are_not_waited_for():
     """They cannot be asked: all is as it was with them, and an event says so."""
     rig = Rig("n1", entries=[(1, N2, batch(1))], committed=1)
