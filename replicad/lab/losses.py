@@ -43,14 +43,16 @@ def _may_lose(simulator: Simulator, node: SimulatedNode, group: str) -> bool:
     configuration = _newest(simulator, group)
     if configuration is None:
         return False  # it is about to form, and counts on every disk
-    if configuration.member(node.name) is None:
+    if not configuration.names(node.name):
         return True
+    # A mirror may be about to get a vote on the word that it gave before its disk was lost (see "Known gaps").
+    voters = dict.fromkeys((node.name, *configuration.nodes()))
     lacking = sum(
         not _holds(simulator.nodes[member.node], member.disk, group)
         for member in configuration.members
         if member.node != node.name
     )
-    return lacking + 1 <= (len(configuration.members) - 1) // 2
+    return lacking + 1 <= (len(voters) - 1) // 2
 
 
 def _newest(simulator: Simulator, group: str) -> Configuration | None:
