@@ -105,6 +105,19 @@ def test_a_group_that_applies_slowly_does_not_commit_without_end():
     assert failure(60479, 3) == ""
 
 
+@pytest.mark.parametrize(("seed", "nodes"), [(100287, 3), (200055, 5)])
+def test_who_applies_faster_than_the_others_is_compared_all_the_same(seed, nodes):
+    """Asked about the newest slot each time, they never came there; about an older one only, they did not remember it
+    (200055, five nodes; 100287, three).
+    """
+    assert failure(seed, nodes) == ""
+
+
+def test_a_log_that_was_not_to_blame_goes_on_without_who_could_verify_the_rest():
+    """A rebuilt voter alone knew the last slots, and waited for a coordinator whose disk was lost (300504, three)."""
+    assert failure(300504, 3) == ""
+
+
 def test_a_checkpoint_that_is_about_to_be_installed_is_not_removed_by_a_newer_one():
     """Its own newer one was committed while a replica was being rebuilt from an older one (60717, three nodes)."""
     assert failure(60717, 3) == ""

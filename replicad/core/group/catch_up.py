@@ -242,8 +242,10 @@ class CatchUp:
         self.installing = 0
         self.asked_at = 0
         if state.rebuilding:
-            # The log led to a wrong state, or may have: what it holds above the checkpoint is compared first.
-            state.doubted = state.log.committed
+            # The log led to a wrong state, or may have: what it holds above the checkpoint is compared first. If it is
+            # the others' up to the slot at which the state was found to be wrong, the log was not to blame.
+            state.doubted = state.contradicted if slot < state.contradicted else state.log.committed
+            state.contradicted = 0
             state.verified = slot
         state.verified = max(state.verified, slot)
         state.rebuilding = False

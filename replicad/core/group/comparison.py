@@ -36,8 +36,8 @@ MIRROR_HEARTBEATS = 10
 class Comparison:
     """What this replica asks, counts and answers."""
 
-    def __init__(self, state: GroupState, rebuild: Callable[[str], None], compared: Callable[[], None]) -> None:
-        """``rebuild(why)``: a majority contradicts; ``compared()``: this replica may serve from now on."""
+    def __init__(self, state: GroupState, rebuild: Callable[[str, int], None], compared: Callable[[], None]) -> None:
+        """``rebuild(why, slot)``: a majority contradicts; ``compared()``: this replica may serve from now on."""
         self.state = state
         self.rebuild = rebuild
         self.compared = compared
@@ -101,8 +101,8 @@ class Comparison:
     def _yield_until(self) -> int:
         return self.state.now + YIELDING_LEASES * self.state.limits.lease_us
 
-    def distrust(self, why: str) -> None:
-        """The state may not be trusted: fetch it from the others; and if that did not help, give the disk up."""
+    def distrust(self, why: str, slot: int) -> None:
+        """The state after ``slot`` is wrong: fetch it from the others; and if that did not help, give the disk up."""
         state = self.state
         if state.rebuilding:
             return
@@ -111,6 +111,7 @@ class Comparison:
             state.out.forget = f"{why}, and so it did before this replica was rebuilt: its directory is not trusted"
             return
         state.rebuilding = self.rebuilding = True
+        state.contradicted = slot
         state.yields_until = self._yield_until()
         state.out.distrust = True
         state.event("rebuilding", why=why)
@@ -145,7 +146,7 @@ class Comparison:
         self.asked = {}
         if self.rebuilding:
             self.rebuilding = False
-            self.doubt(REBUILT, max(state.applied, state.doubted))
+            self.doubt(REBUILT, state.log.committed)
 
     def own(self, slot: int) -> bytes:
         """Return the digest after ``slot``, b"" if it is not known (any more)."""
@@ -259,7 +260,7 @@ class Comparison:
             return
         if best != own:
             self.asked = {}
-            self.rebuild(f"the digest at slot {message.slot} differs from the majority's")
+            self.rebuild(f"the digest at slot {message.slot} differs from the majority's", message.slot)
         elif state.comparing and message.slot >= self.must_reach():
             state.event("digest_compared", slot=message.slot, why=state.comparing)
             self._done()

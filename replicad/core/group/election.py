@@ -97,7 +97,8 @@ class Election:
             return
         if state.now >= self.acceptor.sticky_until():
             if self.has_hole():
-                self.acceptor.heard_at = state.now  # somebody else must stand, and be the source of what is missing
+                self.acceptor.heard_at = state.now  # somebody else must stand, or be the source of what is missing
+                state.coordinator = ""
             else:
                 self.stand()
 

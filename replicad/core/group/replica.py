@@ -414,29 +414,29 @@ class Replica:
 
     def _heed(self, message: m.Heartbeat | m.MirrorHeartbeat) -> None:
         if not self.checkpoints.on_announced((message.checkpoint, message.checkpoint_digest)):
-            self._rebuild("the checkpoint written here differs from the committed one")
+            self._rebuild("the checkpoint written here differs from the committed one", message.checkpoint)
         self._obey((message.digest_slot, message.digest))
 
     def _obey(self, verdict: tuple[int, bytes]) -> None:
         if verdict[0] and not verdict[1] and verdict[0] in self.digests.marks:
             self.state.out.halt = f"the replicas disagree about slot {verdict[0]} and no majority agrees: all stop"
         elif self.digests.contradicted(verdict):
-            self._rebuild(f"the digest at slot {verdict[0]} differs from the majority's")
+            self._rebuild(f"the digest at slot {verdict[0]} differs from the majority's", verdict[0])
 
-    def _rebuild(self, why: str) -> None:
+    def _rebuild(self, why: str, slot: int) -> None:
         """This state may not be trusted: read no more, and fetch it from the others; promises stay (K3)."""
         self.acceptor.drop_lease()
         self.become_follower(why)
         self.digests.clear()
         self.contact.disown()
-        self.comparison.distrust(why)
+        self.comparison.distrust(why, slot)
 
     def _tick_office(self, office: Office) -> None:
         state = self.state
         if not self.tenure.lasts(office):
             return
         if self.digests.contradicted(self.digests.verdict):
-            self._rebuild("the majority's digest differs")
+            self._rebuild("the majority's digest differs", self.digests.verdict[0])
             return
         self._obey(self.digests.verdict)
         office.tend_view()

@@ -97,6 +97,7 @@ class GroupState:
         self.yields_until = 0  # comparison: so long, voters that have nothing to prove go on without this one
         self.stands_from = 0  # comparison: an admitted or rebuilt replica leaves offices so long to others
         self.verified = applied  # catch_up: decided slots up to here have the values that others have
+        self.contradicted = 0  # comparison: the slot after which the own state was found to be wrong (0: not known)
         self.doubted = 0  # catch_up: those above, up to here, are fed only when they are verified
         self.full = False  # replica: the disk is full
         self.leaving = False  # replica: a hand-over was asked for

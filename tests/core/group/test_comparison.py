@@ -358,6 +358,36 @@ def test_a_rebuilt_voter_never_serves_slots_that_it_has_not_verified():
     assert rig.step("n3", m.FetchSlots(2)) == []
 
 
+@pytest.mark.parametrize(("checkpoint", "applied"), [(0, 4), (2, 2)])
+def test_a_log_that_is_the_others_up_to_where_the_state_was_wrong_was_not_to_blame(checkpoint, applied):
+    """It goes on from there, be it the only one that knows the rest; below a checkpoint nothing can be verified."""
+    rig = Rig("n1", entries=[(slot, N2, batch(slot)) for slot in (1, 2, 3, 4)], committed=4)
+    rig.wait(LEASE)
+    rig.replica.digests.marks = {2: OWN}
+    rig.follow("n2", committed=4, assigned=4, digest_slot=2, digest=OTHER)
+    assert rig.replica.state.rebuilding
+    rig.take(rig.replica.installed(checkpoint, OWN, b"", [], rig.now))
+    assert rig.replica.applied == checkpoint
+    rig.step("n2", m.Slots(1, 2, ((1, N2, 0, batch(1)), (2, N2, 0, batch(2)))))
+    assert rig.replica.applied == applied
+    rig.wait(5 * LEASE)
+    served = [entry[0] for _, message in rig.step("n3", m.FetchSlots(3)) for entry in message.entries]
+    assert served == ([3, 4] if applied == 4 else [])
+
+
+def test_who_waits_for_slots_of_a_coordinator_that_is_gone_looks_for_another_source():
+    """It cannot stand for election itself, and its directory may be needed for one."""
+    rig = contradicted()
+    rig.take(rig.replica.installed(0, OWN, b"", [], rig.now))
+    assert rig.replica.coordinator == "n2"
+    rig.wait(6 * LEASE)
+    assert rig.replica.coordinator == ""
+    rig.take_sent()
+    rig.step("n3", m.Introduce(3, 7, disk_of("n3"), "formed", 1, 1, rig.replica.state.configuration.encode()))
+    rig.wait(6 * HEARTBEAT)
+    assert ("n3", m.FetchSlots(1)) in rig.sent
+
+
 def test_who_is_being_rebuilt_fetches_from_a_voter_while_nobody_is_in_office():
     """An election may need its vote, and its vote a state that was compared: neither waits for the other for ever."""
     rig = contradicted()
