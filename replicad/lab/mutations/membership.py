@@ -94,11 +94,11 @@ register(
     "empty-disk-votes",
     "M4",
     "a new disk votes in its predecessor's name at once",
-    "core.model.configuration:Configuration",
-    "holds",
+    STATE,
+    "counts",
 )
-def _empty_disk_votes(_original: Function) -> Function:
-    return lambda self, node, _disk: self.member(node) is not None
+def _empty_disk_counts(_original: Function) -> Function:
+    return lambda self, node, _disk: self.configuration is not None and self.configuration.member(node) is not None
 
 
 @also("empty-disk-votes", STATE, "is_voter")

@@ -30,7 +30,6 @@ RECORDED: dict[str, tuple[int, int]] = {
     "read-ignores-accepted": (3, 3),
     "late-answer-ends-lease": (75, 3),
     "peers-of-before": (2, 3),
-    "empty-disk-votes": (169, 3),
     "ids-not-compared-at-the-door": (28, 3),
     "foreign-configuration-believed": (28, 3),
     "refuted-configuration-learnt": (40462, 5),

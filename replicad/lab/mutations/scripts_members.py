@@ -61,6 +61,29 @@ def promoted_while_behind() -> None:
     drama.write(first)
 
 
+@scripted("empty-disk-votes")
+def empty_disk_votes() -> None:
+    """A member that was wiped has fetched a configuration and no more; who was left out stands, and needs one vote."""
+    drama = Drama(spare=1, page_bytes=1)
+    first, wiped, behind = drama.order
+    drama.write(first)
+    drama.until(lambda: drama.change("add", drama.names[-1]) is None, "log a configuration")
+    drama.until(lambda: drama.replica(behind).committed == drama.replica(first).committed, "tell all of it")
+    drama.dropped |= {("*", first, behind), ("*", behind, first)}
+    drama.until(lambda: behind not in drama.replica(first).view, "drop it from the view")
+    drama.write(first)
+    drama.crash(wiped)
+    drama.nodes[wiped].wipe()
+    drama.restart(wiped)
+    drama.until(lambda: drama.replica(wiped).state.configuration is not None, "fetch the configuration")
+    drama.crash(first)
+    drama.join()
+    drama.begin(behind)
+    drama.run_for(3_000_000)
+    drama.restart(first)
+    drama.write(first)
+
+
 def _refused(refusal: Refusal | None, code: RefusalCode) -> None:
     """See that what is refused is refused for this reason: otherwise the script is about something else."""
     if refusal is not None and refusal.code is not code:
