@@ -303,7 +303,7 @@ class Connection(asyncio.Protocol):
         """Answer reads from the applied state; all of them see the same one."""
         group, results, operations = frame.group, frame.results, frame.operations
         room = wire.ANSWER_BYTES_MAX
-        lookup = group.executor.machine.read
+        lookup = group.read
         for position in positions:
             operation = operations[position]
             key = operation[1] if len(operation) == 2 else None

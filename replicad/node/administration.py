@@ -267,7 +267,8 @@ class Administration:
     async def _drain(self, drained: bool) -> None:
         """Note it durably, and only then do it; a second request waits for the first. Raises OSError."""
         async with self._draining:
-            if (drained, drained) != (self.node.engine.drain.drained, self.node.data.drained):
+            # That a mark is gone may not be durable yet: who asks once more makes it so.
+            if not drained or not (self.node.engine.drain.drained and self.node.data.drained):
                 await asyncio.to_thread(self.node.data.set_drained, drained=drained)
                 self.node.engine.drain.set(drained=drained)
 

@@ -129,7 +129,7 @@ class Acceptor:
             Promise(
                 message.epoch,
                 message.attempt,
-                log.committed,
+                self._known_committed(),
                 log.base,
                 log.highest,
                 message.from_slot,
@@ -137,6 +137,13 @@ class Acceptor:
                 tuple(entries),
             ),
         )
+
+    def _known_committed(self) -> int:
+        """Return up to where decided slots are to be had here; what is doubted is reported as accepted, as it votes."""
+        state = self.state
+        if state.rebuilding:
+            return state.log.base
+        return min(state.log.committed, max(state.feedable(), state.log.base))
 
     def on_fetch_values(self, sender: str, message: FetchValues) -> None:
         """Send accepted values to the candidate that holds this promise."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicad.core.group.effects import BeginTransfer, InstallCheckpoint, KeepCheckpoint, SendChunk, WriteChunk
+from replicad.core.group.log import batch_kind
 from replicad.core.group.state import Role
 from replicad.core.journal.records import CheckpointRecord
 from replicad.core.model.messages import CheckpointChunk, FetchCheckpoint, FetchSlots, Slots, Truncated
+from replicad.core.model.operations import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -244,7 +246,7 @@ class CatchUp:
         if state.rebuilding:
             # The log led to a wrong state, or may have: what it holds above the checkpoint is compared first. If it is
             # the others' up to the slot at which the state was found to be wrong, the log was not to blame.
-            state.doubted = state.contradicted if slot < state.contradicted else state.log.committed
+            state.doubted = state.contradicted if self._tells(slot, state.contradicted) else state.log.committed
             state.contradicted = 0
             state.verified = slot
         state.verified = max(state.verified, slot)
@@ -256,6 +258,11 @@ class CatchUp:
         state.digest = digest
         state.fed = slot
         state.event("transfer_installed", checkpoint=slot)
+
+    def _tells(self, slot: int, contradicted: int) -> bool:
+        """Return whether a log with the others' values between these slots is theirs: operations have random ids."""
+        values = (held[2] for n in range(slot + 1, contradicted + 1) if (held := self.state.log.get(n)) is not None)
+        return any(batch_kind(value) == OPERATIONS for value in values)
 
     def on_install_failed(self, slot: int, *, emptied: bool) -> None:
         """The bytes were damaged on their way or on the disk: begin again; ``emptied``: the old state is gone."""

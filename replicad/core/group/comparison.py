@@ -96,7 +96,9 @@ class Comparison:
     def must_reach(self) -> int:
         """Return from which slot on a digest counts; what was accepted in an epoch that is over is proposed anew."""
         epoch, slot = self.open
-        return max(self.floor, slot if self.state.promised == epoch else 0)
+        state = self.state
+        counts = state.is_voter() and state.promised == epoch and state.epoch <= epoch
+        return max(self.floor, slot if counts else 0)
 
     def _yield_until(self) -> int:
         return self.state.now + YIELDING_LEASES * self.state.limits.lease_us

@@ -21,6 +21,8 @@ from replicad.core.model.messages import (
 
 SLOW_LEASES = 2
 """Whose disk was slow lately stands so many lease lengths later."""
+LET_GO_LEASES = 2
+"""After so many without a heartbeat a coordinator is not waited for any more by who cannot stand itself."""
 DRAINED_LEASES = 3
 """A drained member stands so many lease lengths later, after every other that can: a group without any is worse."""
 
@@ -89,6 +91,7 @@ class Election:
             return
         if state.role is not Role.FOLLOWER:
             return
+        self._let_go()
         if self._leaves_it_to_others():
             # Those that wait for the same moment then stand one after the other all the same.
             self.acceptor.heard_at = max(self.acceptor.heard_at, state.now - state.limits.lease_us)
@@ -97,10 +100,21 @@ class Election:
             return
         if state.now >= self.acceptor.sticky_until():
             if self.has_hole():
-                self.acceptor.heard_at = state.now  # somebody else must stand, or be the source of what is missing
-                state.coordinator = ""
+                self.acceptor.heard_at = state.now  # somebody else must stand
             else:
                 self.stand()
+
+    def _let_go(self) -> None:
+        """Follow a coordinator no more that is gone, if slots or a whole state are awaited from it.
+
+        Who cannot stand itself would ask it for ever; another voter may be the source (``source.py``). Promises given
+        to candidates say nothing of it, so only its heartbeats count.
+        """
+        state = self.state
+        heard_at = max(self.acceptor.heartbeat_at, state.started_at)
+        gone = state.coordinator and state.now - heard_at > LET_GO_LEASES * state.limits.lease_us
+        if gone and (state.rebuilding or self.has_hole()):
+            state.coordinator = ""
 
     def _leaves_it_to_others(self) -> bool:
         return self.state.yielding() or self.state.now < self.state.stands_from

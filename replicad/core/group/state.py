@@ -374,7 +374,9 @@ class GroupState:
 
         Where they are no majority without it, they may not: nobody gains if it waits.
         """
-        return not self.serves and self.now < self.yields_until and len(self.peers()) >= self.majority()
+        if self.serves or self.now >= self.yields_until or self.role is Role.COORDINATOR:
+            return False
+        return len(self.peers()) >= self.majority()
 
     @property
     def doubtful(self) -> bool:

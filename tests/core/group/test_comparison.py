@@ -16,11 +16,13 @@ from tests.core.group.rigs import (
     Rig,
     SlowRig,
     batch,
+    configuration_of,
     disk_of,
     durable_state,
     epoch_of,
     names,
     operation,
+    promise,
 )
 
 N2 = epoch_of("n2")
@@ -424,6 +426,50 @@ def test_a_coordinator_that_is_ahead_of_its_followers_does_not_refuse_them_its_s
     assert rig.replica.state.comparing
     rig.step("n3", m.DigestCompared(7, 2, b""))
     assert [type(message) for _, message in rig.step("n3", m.FetchSlots(1))] == [m.Slots]
+
+
+def test_a_candidate_that_is_found_ahead_and_elected_serves_its_followers_at_once():
+    """It yields as a candidate, and has nobody to yield to in office."""
+    rig = Rig("n1", entries=[(1, N2, batch(1)), (2, N2, batch(2))], committed=2)
+    rig.until(m.PreVote)
+    rig.step("n3", m.DigestCompared(7, 2, b""))
+    prepare = rig.vote()
+    for peer in rig.peers:
+        rig.step(peer, promise(prepare, committed=0))
+    assert rig.replica.role == "coordinator"
+    assert [type(message) for _, message in rig.step("n3", m.FetchSlots(1))] == [m.Slots]
+
+
+def test_a_rebuilt_voter_reports_what_it_doubts_as_accepted():
+    """A candidate need not fetch it, and who knows that it is committed may be gone."""
+    rig = contradicted()
+    rig.wait(5 * LEASE)
+    [(_, answer)] = rig.step("n3", PREPARE)
+    assert (answer.committed, [entry[0] for entry in answer.entries]) == (0, [1, 2])
+    rig.take(rig.replica.installed(0, OWN, b"", [], rig.now))
+    rig.wait(5 * LEASE)
+    rig.step("n2", m.Slots(1, 2, ((1, N2, 0, batch(1)),)))
+    [(_, answer)] = rig.step("n3", m.Prepare(epoch_of("n3", 10), 1, 2, 0))
+    assert answer.entries
+    assert answer.committed < 2
+
+
+def test_who_is_being_rebuilt_lets_a_coordinator_go_that_is_gone():
+    """It would ask that one for ever, and nobody could be elected without it; promises to candidates do not count."""
+    rig = contradicted()
+    for counter in range(9, 19):
+        rig.wait(LEASE)
+        rig.step("n3", m.Prepare(epoch_of("n3", counter), 1, 1, 0))
+    assert rig.replica.coordinator == ""
+
+
+def test_a_mirror_need_not_reach_what_it_accepted_as_a_voter():
+    """The epoch is over, and a mirror promises no other one: in an idle group it would never be compared."""
+    durable = durable_state(entries=[(1, N2, batch(1)), (2, N2, batch(2)), (6, N2, batch(6))], committed=2)
+    durable.formation = configuration_of().with_demoted("n1", 2).encode()
+    rig = Rig("n1", durable=durable)
+    assert rig.replica.role == "mirror"
+    assert rig.replica.comparison.must_reach() == 2
 
 
 def test_those_that_have_waited_for_the_same_moment_stand_one_after_the_other():
