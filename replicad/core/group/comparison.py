@@ -94,7 +94,7 @@ class Comparison:
         return next((slot for slot in slots if (held := log.get(slot)) is not None and held[0] == promised), 0)
 
     def must_reach(self) -> int:
-        """Return from which slot on a digest counts; what was accepted in an epoch that is over is proposed anew."""
+        """Return after which slot the digest must be equal; what a past epoch left accepted is proposed anew."""
         epoch, slot = self.open
         state = self.state
         counts = state.is_voter() and state.promised == epoch and state.epoch <= epoch
@@ -176,7 +176,7 @@ class Comparison:
             if self.pointless():
                 state.event("digest_not_compared", why=state.comparing)
                 self._done()
-            elif state.applied >= self.must_reach() and self._due():
+            elif state.applied >= self.floor and self._due():
                 self._ask(state.peers(), self._due_slot())
         elif state.is_mirror() and state.coordinator and state.applied and self._office_must_know():
             self.asked_office = (state.epoch, state.coordinator)
@@ -209,7 +209,7 @@ class Comparison:
         Those that apply more slowly never come to the newest one in time; older ones they may not remember.
         """
         applied = self.state.applied
-        counts = self.own(self.pursued) and not (self.state.comparing and self.pursued < self.must_reach())
+        counts = self.own(self.pursued) and not (self.state.comparing and self.pursued < self.floor)
         if self.pursued == applied or not counts or self._answered(self.pursued, source):
             self.pursued = applied
             return applied
@@ -263,9 +263,11 @@ class Comparison:
         if best != own:
             self.asked = {}
             self.rebuild(f"the digest at slot {message.slot} differs from the majority's", message.slot)
-        elif state.comparing and message.slot >= self.must_reach():
-            state.event("digest_compared", slot=message.slot, why=state.comparing)
-            self._done()
+        elif state.comparing and message.slot >= self.floor:
+            state.yields_until = state.stands_from = 0  # what it called committed is the group's
+            if message.slot >= self.must_reach():
+                state.event("digest_compared", slot=message.slot, why=state.comparing)
+                self._done()
 
     def _done(self) -> None:
         self.state.comparing = ""

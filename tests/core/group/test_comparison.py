@@ -301,7 +301,9 @@ def test_what_was_accepted_in_the_epoch_that_is_followed_must_be_part_of_the_dig
     rig.follow("n2", committed=2, assigned=3)
     rig.step("n3", m.DigestCompared(7, 2, OWN))
     assert not rig.replica.state.serves
+    assert not rig.replica.state.yielding()
     rig.follow("n2", committed=3, assigned=3, sequence=2)
+    rig.wait(HEARTBEAT)
     rig.step("n3", m.DigestCompared(7, 3, OWN))
     assert rig.replica.state.serves
 
