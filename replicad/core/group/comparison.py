@@ -52,6 +52,8 @@ class Comparison:
         A branch may have had an election of its own with this very epoch. What was accepted here then passes for
         accepted from the one who holds the epoch now, and is applied by its word: digests before that prove too little.
         """
+        self.equal = -1
+        """The slot from the floor on after which the own digest was found equal to a majority's (-1: none yet)."""
         self.ahead = False
         """A voter has answered that it is behind this replica."""
         self.asked: dict[int, dict[str, bytes]] = {}
@@ -82,6 +84,7 @@ class Comparison:
         self.state.yields_until = 0 if why == ADMITTED else self._yield_until()
         self.state.stands_from = 0 if why == STARTED else self._yield_until()
         self.floor = floor
+        self.equal = -1
         self.open = self.state.promised, self._accepted()
         self.ahead = False
         self.asked = {}
@@ -176,7 +179,7 @@ class Comparison:
             if self.pointless():
                 state.event("digest_not_compared", why=state.comparing)
                 self._done()
-            elif state.applied >= self.floor and self._due():
+            elif not self._conclude() and state.applied >= self.floor and self._due():
                 self._ask(state.peers(), self._due_slot())
         elif state.is_mirror() and state.coordinator and state.applied and self._office_must_know():
             self.asked_office = (state.epoch, state.coordinator)
@@ -265,9 +268,16 @@ class Comparison:
             self.rebuild(f"the digest at slot {message.slot} differs from the majority's", message.slot)
         elif state.comparing and message.slot >= self.floor:
             state.yields_until = state.stands_from = 0  # what it called committed is the group's
-            if message.slot >= self.must_reach():
-                state.event("digest_compared", slot=message.slot, why=state.comparing)
-                self._done()
+            self.equal = max(self.equal, message.slot)
+            self._conclude()
+
+    def _conclude(self) -> bool:
+        """Serve if the digest is known to be equal after all that is doubted; returns whether it is."""
+        if self.equal < self.must_reach():
+            return False
+        self.state.event("digest_compared", slot=self.equal, why=self.state.comparing)
+        self._done()
+        return True
 
     def _done(self) -> None:
         self.state.comparing = ""
