@@ -315,7 +315,7 @@ class SimulatedNode:
             content = MemoryStore()
             if start.source is Source.CHECKPOINT and durable.checkpoint is not None:
                 try:
-                    content = data.files.load(durable.checkpoint.slot)
+                    content = data.files.load_committed(durable.checkpoint)
                 except DamageError as error:
                     start = unusable(start, str(error))
             data.store.end_load(content)

@@ -18,6 +18,7 @@ from replicad.core.journal.checkpoints import (
     check_owner,
     header_of,
 )
+from replicad.core.journal.records import CheckpointRecord
 from replicad.core.kv.digest import StateDigest
 from replicad.core.kv.machine import read_state, write_state
 from replicad.core.kv.memory_store import MemoryStore
@@ -92,6 +93,16 @@ class VirtualFiles:
     def load(self, slot: int) -> MemoryStore:
         """Return the store that a file holds (slot 0: an empty one); raises DamageError."""
         return self._verified(slot, self._files[slot]) if slot else MemoryStore()
+
+    def load_committed(self, committed: CheckpointRecord) -> MemoryStore:
+        """Return the store of the checkpoint that the log names; raises DamageError, also for another one there.
+
+        A file that was being written when the state turned out to be wrong may be done after the right one was kept.
+        """
+        store = self.load(committed.slot)
+        if read_state(store)[2] != committed.digest:
+            raise DamageError("it is not the checkpoint that the group committed")
+        return store
 
     def read_chunk(self, slot: int, offset: int, size: int, now: int) -> tuple[int, bytes]:
         """Return ``(length of the file, bytes from offset on)``, ``(0, b"")`` if it is gone; pins the file."""
