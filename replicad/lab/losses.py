@@ -46,13 +46,13 @@ def _may_lose(simulator: Simulator, node: SimulatedNode, group: str) -> bool:
     if not configuration.names(node.name):
         return True
     # A mirror may be about to get a vote on the word that it gave before its disk was lost (see "Known gaps").
-    voters = dict.fromkeys((node.name, *configuration.nodes()))
+    voters = len({node.name, *configuration.nodes()})
     lacking = sum(
         not _holds(simulator.nodes[member.node], member.disk, group)
         for member in configuration.members
         if member.node != node.name
     )
-    return lacking + 1 <= (len(voters) - 1) // 2
+    return lacking + 1 <= (voters - 1) // 2
 
 
 def _newest(simulator: Simulator, group: str) -> Configuration | None:

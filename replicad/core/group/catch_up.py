@@ -50,7 +50,7 @@ class CatchUp:
         state = self.state
         if state.doubtful:
             return state.verified + 1
-        if state.fed < state.log.committed and state.log.get(state.fed + 1) is None:
+        if state.gap:
             return state.fed + 1
         return state.log.committed + 1
 

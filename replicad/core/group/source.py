@@ -39,8 +39,7 @@ class Source:
         to be replaced need not wait for an office that may need this disk's vote.
         """
         state = self.state
-        hole = state.fed < state.log.committed and state.log.get(state.fed + 1) is None
-        lacking = committed > state.log.committed or state.rebuilding or state.doubtful or hole
+        lacking = committed > state.log.committed or state.rebuilding or state.doubtful or state.gap
         if lacking and not state.coordinator and state.lineage.admitted(theirs, node, disk):
             self.take(node, disk, committed)
 

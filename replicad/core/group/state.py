@@ -383,6 +383,11 @@ class GroupState:
         """Whether some of the own decided values are not believed: it was rebuilt, and has yet to verify them (K3)."""
         return self.doubted > self.verified
 
+    @property
+    def gap(self) -> bool:
+        """Whether the log lacks the committed slot that the executor needs next."""
+        return self.fed < self.log.committed and self.log.get(self.fed + 1) is None
+
     def feedable(self) -> int:
         """Return up to which slot the own decided values are believed: after a rebuild, those that were verified."""
         return self.verified if self.doubtful else self.log.committed
